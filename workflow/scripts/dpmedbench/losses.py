@@ -1,0 +1,38 @@
+"""The training loss, one value per sample: private training clips the gradient of each."""
+
+from __future__ import annotations
+
+import torch
+from monai.losses import DiceLoss
+
+from dpmedbench.datasets.base import IGNORE
+
+SMOOTH = 1.0  # pixels, in numerator and denominator of the soft Dice
+
+
+def segmentation_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy plus soft Dice loss of each sample.
+
+    `logits` (B, C, H, W) of any float type; `target` (B, H, W) with classes 0..C-1 and 255 where
+    not graded. Returns (B,) in float32 (float64 for float64 logits), also under autocast.
+
+    Cross-entropy is the mean over the graded pixels, in nats: [0, inf), log C for uniform logits.
+    Soft Dice loss is the mean over the C classes, background included, of
+    `1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)` over the graded pixels (Milletari et al. 2016,
+    plain denominators): [0, 1). The one pixel of smoothing gives a class that is absent and not
+    predicted the loss 0, and one that is absent and predicted with a mass of m pixels m / (m + 1).
+
+    No term couples samples. A sample without any graded pixel has loss 0 and gradient 0.
+    """
+    if logits.dtype.itemsize < 4:
+        logits = logits.float()
+    log_p = logits.log_softmax(1)
+    graded = (target != IGNORE).unsqueeze(1)
+    classes = torch.arange(logits.shape[1], device=target.device).view(1, -1, 1, 1)
+    truth = (target.unsqueeze(1) == classes).to(log_p.dtype)  # all zero where not graded
+
+    pixels = graded.sum((1, 2, 3)).clamp(min=1)
+    cross_entropy = -(truth * log_p).sum((1, 2, 3)) / pixels
+    # MONAI's own masking comes before its softmax, hence probabilities and masks made here.
+    dice = DiceLoss(reduction="none", smooth_nr=SMOOTH, smooth_dr=SMOOTH)
+    return cross_entropy + dice(log_p.exp() * graded, truth).mean((1, 2, 3))
