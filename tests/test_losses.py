@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
-from dpmedbench.losses import segmentation_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.losses import DiceLoss
+
+from dpmedbench.losses import segmentation_loss
 
 CLASSES = 4
 

@@ -8,6 +8,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
+
 from dpmedbench.errors import UserError
 from dpmedbench.metrics import (
     SegmentationScores,
@@ -16,10 +21,6 @@ from dpmedbench.metrics import (
     image_scores,
     most_frequent_class,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
 
 CLASSES = 4
 labels = arrays(np.uint8, (7, 6), elements=st.integers(0, CLASSES - 1))

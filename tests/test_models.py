@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from opacus import GradSampleModule
+from opacus.validators import ModuleValidator
+
 from dpmedbench import models
 from dpmedbench.errors import UserError
 from dpmedbench.losses import segmentation_loss
-from opacus import GradSampleModule
-from opacus.validators import ModuleValidator
 
 SMALL = {"unet": {"features": (4, 8, 12), "num_groups": 4}}
 
