@@ -1,0 +1,258 @@
+"""Downloads from a server on this machine that can drop connections; archives that misbehave."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import tarfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from dpmedbench import download
+from dpmedbench.datasets.base import Download
+from dpmedbench.errors import UserError
+
+BODY = bytes(range(256)) * 9000  # 2.3 MB
+DIGEST = hashlib.sha256(BODY).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        plan = self.server.plan
+        asked = self.headers.get("Range")
+        plan.requests.append(asked)
+        status = plan.statuses.pop(0) if plan.statuses else 200
+        if status != 200:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        start = int(asked[6:-1]) if asked and plan.ranges else 0
+        if start >= len(plan.body):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(plan.body)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header(
+                "Content-Range", f"bytes {start}-{len(plan.body) - 1}/{len(plan.body)}"
+            )
+        self.send_header("Content-Length", str(len(plan.body) - start))
+        self.end_headers()
+        stop = start + plan.drops.pop(0) if plan.drops else len(plan.body)
+        self.wfile.write(plan.body[start:stop])
+        self.close_connection = True
+
+    def log_message(self, *_):
+        pass
+
+
+class Plan:
+    def __init__(self):
+        self.body, self.ranges = BODY, True
+        self.drops: list[int] = []  # bytes sent before the connection closes, per request
+        self.statuses: list[int] = []
+        self.requests: list[str | None] = []
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(download, "PAUSE", 0.001)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.plan = Plan()
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        running.plan.url = f"http://127.0.0.1:{running.server_port}/data.zip"
+        yield running.plan
+        running.shutdown()
+        thread.join()
+
+
+def wanted(plan, **known) -> Download:
+    return Download(plan.url, "data.zip", **known)
+
+
+def refused(function, *arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        function(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_whole_download(server, tmp_path):
+    path = download.fetch(wanted(server, size=len(BODY), sha256=DIGEST), tmp_path / "raw")
+    assert path == tmp_path / "raw" / "data.zip"
+    assert path.read_bytes() == BODY
+    assert [p.name for p in path.parent.iterdir()] == ["data.zip"]
+    download.fetch(wanted(server, size=len(BODY)), tmp_path / "raw")
+    assert server.requests == [None]  # what is there is not fetched again
+
+
+def test_it_goes_on_from_the_part_file(server, tmp_path):
+    (tmp_path / "data.zip.part").write_bytes(BODY[:1_500_000])
+    path = download.fetch(wanted(server, sha256=DIGEST), tmp_path)
+    assert path.read_bytes() == BODY
+    assert server.requests == ["bytes=1500000-"]
+
+
+def test_it_starts_over_where_the_server_cannot_go_on(server, tmp_path):
+    server.ranges = False
+    (tmp_path / "data.zip.part").write_bytes(b"x" * 1_500_000)
+    assert download.fetch(wanted(server), tmp_path).read_bytes() == BODY
+
+
+def test_a_part_file_that_is_whole_is_taken(server, tmp_path):
+    part = tmp_path / "data.zip.part"
+    part.write_bytes(BODY)
+    assert download.fetch(wanted(server, size=len(BODY)), tmp_path).read_bytes() == BODY
+    assert server.requests == []
+    (tmp_path / "data.zip").rename(part)
+    assert download.fetch(wanted(server), tmp_path).read_bytes() == BODY
+    assert server.requests == [f"bytes={len(BODY)}-"]
+
+
+def test_a_part_file_longer_than_the_source_is_thrown_away(server, tmp_path):
+    (tmp_path / "data.zip.part").write_bytes(BODY + b"more")
+    assert download.fetch(wanted(server), tmp_path).read_bytes() == BODY
+    assert len(server.requests) == 2
+
+
+def test_dropped_connections_are_resumed(server, tmp_path):
+    server.drops = [1_200_000, 0, 1_100_000]
+    assert download.fetch(wanted(server, sha256=DIGEST), tmp_path).read_bytes() == BODY
+    assert len(server.requests) == 4
+    assert int(server.requests[-1][6:-1]) > 1_200_000
+
+
+def test_dropped_connections_without_resuming_still_end(server, tmp_path):
+    server.ranges = False
+    server.drops = [1_200_000] * 50
+    message = refused(download.fetch, wanted(server), tmp_path)
+    assert f"no answer in {download.ATTEMPTS} attempts" in message
+    assert len(server.requests) <= download.ATTEMPTS + 1
+
+
+def test_a_busy_server_is_asked_again(server, tmp_path):
+    server.statuses = [503, 429, 500]
+    assert download.fetch(wanted(server), tmp_path).read_bytes() == BODY
+
+
+def test_what_fails_for_good_gets_one_sentence(server, tmp_path):
+    server.statuses = [404]
+    assert "HTTP status 404" in refused(download.fetch, wanted(server), tmp_path)
+    assert len(server.requests) == 1
+    server.statuses = [503] * 20
+    assert "HTTP status 503" in refused(download.fetch, wanted(server), tmp_path)
+    nobody = Download("http://127.0.0.1:9/data.zip", "data.zip")
+    assert "check the network" in refused(download.fetch, nobody, tmp_path)
+    wrong = Download("no-address", "data.zip")
+    assert "check the address" in refused(download.fetch, wrong, tmp_path)
+
+
+@pytest.mark.parametrize("known", [{"size": 5}, {"sha256": "0" * 64}])
+def test_wrong_bytes_are_removed_so_that_a_rerun_starts_clean(server, tmp_path, known):
+    message = refused(download.fetch, wanted(server, **known), tmp_path)
+    assert next(iter(map(str, known.values()))) in message
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "data.zip").write_bytes(b"mine")
+    assert str(tmp_path / "data.zip") in refused(
+        download.fetch, wanted(server, sha256=DIGEST), tmp_path
+    )
+    assert (tmp_path / "data.zip").read_bytes() == b"mine"
+
+
+def test_a_full_disk_is_named(server, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(download.os, "fsync", full)
+    assert "disk full" in refused(download.fetch, wanted(server), tmp_path)
+    assert not (tmp_path / "data.zip").exists()
+
+
+FILES = {"2015/a.mat": b"aaa", "2015/deep/b.mat": b"b" * 100_000, "top.txt": b""}
+
+
+def make_zip(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+    return path
+
+
+def make_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
+    with tarfile.open(path, mode) as file:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    return path
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes()
+            for p in folder.rglob("*") if p.is_file()}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar, lambda p, f: make_tar(p, f, "w")])
+def test_unpacking(tmp_path, make):
+    archive = make(tmp_path / "archive", FILES)
+    target = tmp_path / "raw" / "duke"
+    assert download.unpack(archive, target) == target
+    assert content_of(target) == FILES
+    assert [p.name for p in target.parent.iterdir()] == ["duke"]
+    assert "files in it" in refused(download.unpack, archive, target)
+    assert content_of(target) == FILES
+
+
+def test_an_empty_folder_may_be_there(tmp_path):
+    (tmp_path / "raw").mkdir()
+    download.unpack(make_zip(tmp_path / "a.zip", FILES), tmp_path / "raw")
+    assert content_of(tmp_path / "raw") == FILES
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/evil", "..\\evil", "C:\\evil"])
+def test_members_may_not_leave_the_folder(tmp_path, make, name):
+    archive = make(tmp_path / "archive", {"good": b"1", name: b"2"})
+    assert "leave the folder" in refused(download.unpack, archive, tmp_path / "raw" / "x")
+    assert not (tmp_path / "raw" / "x").exists()
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_links_are_refused(tmp_path):
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr(link, "/etc/passwd")
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+        with tarfile.open(tmp_path / f"a{kind!r}.tar", "w") as file:
+            member = tarfile.TarInfo("link")
+            member.type, member.linkname = kind, "/etc/passwd"
+            file.addfile(member)
+    for archive in [*tmp_path.glob("*.zip"), *tmp_path.glob("*.tar")]:
+        assert "a link or a device" in refused(download.unpack, archive, tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
+
+
+def test_damaged_archives_get_one_sentence_and_leave_nothing(tmp_path):
+    random = os.urandom(200_000)
+    for whole in (make_zip(tmp_path / "z", {"a": random}), make_tar(tmp_path / "t", {"a": random})):
+        content = bytearray(whole.read_bytes())
+        for broken in (b"", content[:-50_000], content[:3000] + b"??" + content[3002:]):
+            archive = tmp_path / "broken"
+            archive.write_bytes(broken)
+            assert str(archive) in refused(download.unpack, archive, tmp_path / "raw" / "x")
+            assert not (tmp_path / "raw").exists() or not list((tmp_path / "raw").iterdir())

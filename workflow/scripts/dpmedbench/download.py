@@ -1,0 +1,254 @@
+"""Raw data from the net: resumed, checked and unpacked into a folder that is whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import lzma
+import os
+import re
+import shutil
+import stat
+import tarfile
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from dpmedbench.console import say, track
+from dpmedbench.datasets.base import Download
+from dpmedbench.errors import UserError
+from dpmedbench.files import sha256
+
+MEBIBYTE = 1 << 20
+ATTEMPTS = 5
+PAUSE = 2.0  # seconds before the second attempt, doubled for each one after it
+TIMEOUT = (15, 60)  # seconds to connect, and without a byte
+
+# What reading raises; RuntimeError is a password, or a compression that is not known.
+DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+)
+
+
+def fetch(download: Download, folder: Path) -> Path:
+    """Download into `folder` and return the file's path.
+
+    The bytes go to `<filename>.part`; what is there already is kept if the server can go on from
+    it. A dropped connection or a busy server is tried again, `ATTEMPTS` times in a row without
+    progress. Size and SHA-256 are checked where known; bytes that fail are removed, so that the
+    next run starts clean. UserError for everything else that stands in the way.
+    """
+    path = Path(folder) / download.filename
+    if path.is_file():
+        _check(download, path)
+        return path
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _complete(download, part)
+        _check(download, part)
+        with part.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise _disk_error(error, part) from error
+    return path
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack a zip or tar file into the new `folder` and return it.
+
+    It is unpacked beside the folder and renamed, so that the folder is whole or absent; an empty
+    one may be there already. UserError for a damaged archive, and for a member that is no plain
+    file or would leave the folder.
+    """
+    archive, folder = Path(archive), Path(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder}: found a folder with files in it, expected none; remove it.")
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        for name, content in track(_members(archive), f"unpacking {archive.name}"):
+            target = temporary / _inside(archive, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as handle:
+                shutil.copyfileobj(content, handle, MEBIBYTE)
+        temporary.chmod(0o755)
+        os.replace(temporary, folder)
+    except DAMAGED as error:
+        raise UserError(
+            f"{archive}: found a damaged or locked archive ({_reason(error)}), expected a whole "
+            "zip or tar file; delete it and download it again."
+        ) from error
+    except OSError as error:
+        raise _disk_error(error, folder) from error
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _complete(download: Download, part: Path) -> None:
+    """Make `part` as long as the server says; the connection may drop in between."""
+    import requests
+
+    dropped = (
+        requests.ConnectionError,
+        requests.Timeout,
+        requests.exceptions.ChunkedEncodingError,
+        _Busy,
+    )
+    failures, furthest = 0, _size(part)
+    while (have := _size(part)) != download.size or not have:
+        try:
+            _receive(download, part, have)
+            return
+        except dropped as error:
+            failures = failures + 1 if _size(part) <= furthest else 1
+            furthest = max(furthest, _size(part))
+            if failures >= ATTEMPTS:
+                raise UserError(
+                    f"{download.url}: found no answer in {ATTEMPTS} attempts ({_reason(error)}), "
+                    f"expected the file; check the network and run again ({_size(part)} bytes so "
+                    "far are kept)."
+                ) from error
+            say(f"{download.url}: {_reason(error)}; trying again.")
+            time.sleep(PAUSE * 2 ** (failures - 1))
+        except requests.RequestException as error:
+            raise UserError(
+                f"{download.url}: found {_reason(error)}, expected the file; check the address."
+            ) from error
+
+
+def _receive(download: Download, part: Path, have: int) -> None:
+    """One request: append to `part` if the server goes on from `have` bytes, else start over."""
+    import requests
+
+    # No content coding: positions and sizes are those of the file itself.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(download.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        code = answer.status_code
+        span = re.fullmatch(
+            r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", "")
+        )
+        if code == 416 and have:
+            if span and span[2] == str(have):
+                return  # nothing was missing
+            part.unlink()
+            raise _Busy("the server has another file than the one begun; starting over")
+        if code == 429 or code >= 500:
+            raise _Busy(f"HTTP status {code} {answer.reason}")
+        if code not in (200, 206):
+            raise UserError(
+                f"{download.url}: found HTTP status {code} {answer.reason}, expected the file; "
+                f"download it by hand to {part.with_suffix('')}."
+            )
+        goes_on = code == 206 and span and span[1] == str(have)
+        if code == 206 and not goes_on:
+            part.unlink()
+            raise _Busy("the server answered with another range; starting over")
+        start = have if goes_on else 0
+        length = answer.headers.get("Content-Length")
+        total = start + int(length) if length else download.size
+        mebibytes = -(-(total - start) // MEBIBYTE) if total else None
+        with part.open("ab" if goes_on else "wb") as handle:
+            for chunk in track(
+                answer.iter_content(MEBIBYTE), f"{download.filename} (MiB)", mebibytes
+            ):
+                handle.write(chunk)
+                handle.flush()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _check(download: Download, path: Path) -> None:
+    size = path.stat().st_size
+    if download.size is not None and size != download.size:
+        problem = f"{size} bytes, expected {download.size}"
+    elif download.sha256 is not None and (digest := sha256(path)) != download.sha256.lower():
+        problem = f"SHA-256 {digest}, expected {download.sha256.lower()}"
+    else:
+        return
+    if path.suffix == ".part":
+        path.unlink()
+        raise UserError(
+            f"{download.url}: found {problem}; the download was removed, run again, and if it "
+            "comes back the file at the source has changed."
+        )
+    raise UserError(f"{path}: found {problem}; delete the file and run again.")
+
+
+def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name and content of every file in the archive; folders are skipped, all else refused."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as file:
+            for member in file.infolist():
+                kind = stat.S_IFMT(member.external_attr >> 16)
+                if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                    raise _not_plain(archive, member.filename)
+                if not member.is_dir():
+                    with file.open(member) as content:
+                        yield member.filename, content
+    else:
+        with tarfile.open(archive, "r:*") as file:
+            for member in file:
+                if not (member.isfile() or member.isdir()):
+                    raise _not_plain(archive, member.name)
+                if member.isfile():
+                    yield member.name, file.extractfile(member)
+            while file.fileobj.read(MEBIBYTE):  # to the checksum at the end
+                pass
+
+
+def _inside(archive: Path, name: str) -> PurePosixPath:
+    inner = PurePosixPath(name.replace("\\", "/"))
+    if inner.is_absolute() or ".." in inner.parts or ":" in name or not inner.parts:
+        raise UserError(
+            f"{archive}: found the member {name!r} that would leave the folder, expected plain "
+            "relative names; do not trust this archive."
+        )
+    return inner
+
+
+def _not_plain(archive: Path, name: str) -> UserError:
+    return UserError(
+        f"{archive}: found the member {name!r} that is a link or a device, expected files and "
+        "folders; do not trust this archive."
+    )
+
+
+def _disk_error(error: OSError, path: Path) -> UserError:
+    if error.errno == errno.ENOSPC:
+        return UserError(
+            f"{path}: found the disk full, expected room for it; free some, run again."
+        )
+    return UserError(
+        f"{error.filename or path}: found {error.strerror or error}, expected to read or write it."
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The innermost reason of an error that wraps others, in a few words."""
+    text = str(error)
+    for sign in ("Name or service not known", "Temporary failure in name resolution",
+                 "Connection refused", "Network is unreachable", "timed out"):  # fmt: skip
+        if sign.lower() in text.lower():
+            return sign
+    return text.splitlines()[0].rstrip(": ")[:120] if text else type(error).__name__
+
+
+class _Busy(Exception):
+    """The server may well answer differently in a moment."""
