@@ -1,0 +1,159 @@
+"""The test set: predicted masks (`masks.h5`) and the scores of each image and class.
+
+Both pass over the test set a batch or an image at a time, so that memory does not grow with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dpmedbench.console import track
+from dpmedbench.datasets.base import IGNORE
+from dpmedbench.errors import UserError
+from dpmedbench.files import replacing
+from dpmedbench.inputs import to_input
+from dpmedbench.metrics import image_scores
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+
+    from dpmedbench.store import Store
+
+
+def load_weights(model: torch.nn.Module, path: str | Path) -> None:
+    """Load a safetensors file into `model`; every tensor must be there, in its shape.
+
+    Raises UserError for a file that is missing, damaged or of another model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path}: found no readable safetensors file ({error}), expected the weights of a "
+            "trained model; train the cell again"
+        ) from error
+    here = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    there = {name: tuple(tensor.shape) for name, tensor in found.items()}
+    if here != there:
+        name = next(n for n in (*here, *there) if here.get(n) != there.get(n))
+        raise UserError(
+            f"{path}: found {there.get(name, 'nothing')} for {name}, expected "
+            f"{here.get(name, 'nothing')} as in the model of the configuration; train the cell "
+            "again or give the model the settings it was trained with"
+        )
+    model.load_state_dict(found)
+
+
+def predict(
+    model: torch.nn.Module,
+    images: np.ndarray,
+    device: torch.device | str = "cpu",
+    batch_size: int = 16,
+) -> np.ndarray:
+    """The most likely class of each pixel: uint8 images (n, H, W[, 3]) to uint8 labels (n, H, W).
+
+    Runs in float32; `model` must be on `device` and is put into evaluation mode.
+    """
+    import torch
+
+    model.eval()
+    labels = np.empty(images.shape[:3], np.uint8)
+    with torch.inference_mode():
+        for part in _batches(len(images), batch_size):
+            logits = model(to_input(images[part], device))
+            labels[part] = logits.argmax(1).to(torch.uint8).cpu().numpy()
+    return labels
+
+
+def write_masks(
+    path: str | Path,
+    store: Store,
+    records: np.ndarray,
+    model: torch.nn.Module,
+    identity: Mapping[str, object],
+    device: torch.device | str = "cpu",
+    batch_size: int = 16,
+) -> None:
+    """Predict the test `records` (row numbers of `store`) and write them to an HDF5 file.
+
+    Datasets, a row a record: `/records`, `/source`, `/patient`, `/images` (n, H, W[, 3]),
+    `/truth` and `/prediction` (n, H, W) uint8. Attributes: `classes` (JSON list), `boundaries`,
+    `ignore_index` and the `identity` of the cell.
+    """
+    import h5py
+
+    records = np.asarray(records)
+    if not len(records):
+        raise UserError(f"{path}: found no test image, expected at least one; check the splits")
+    height, width = store.image_size
+    gray = (len(records), height, width)
+    shapes = {
+        "images": gray if store.channels == 1 else (*gray, store.channels),
+        "truth": gray,
+        "prediction": gray,
+    }
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file["records"] = records
+        for name, values in (("source", store.sources), ("patient", store.patients)):
+            file.create_dataset(name, data=list(values[records]), dtype=h5py.string_dtype())
+        for name, shape in shapes.items():
+            options = {"chunks": (1, *shape[1:]), "compression": "gzip", "shuffle": True}
+            file.create_dataset(name, shape, np.uint8, **options)
+        file.attrs["classes"] = json.dumps(list(store.classes))
+        file.attrs["boundaries"] = store.boundaries
+        file.attrs["ignore_index"] = IGNORE
+        file.attrs.update(identity)
+        parts = list(_batches(len(records), batch_size))
+        for part in track(parts, "Predicting the test set (batches)", total=len(parts)):
+            images, truth = store.read(records[part])
+            file["images"][part] = images
+            file["truth"][part] = truth
+            file["prediction"][part] = predict(model, images, device, batch_size)
+
+
+def score_table(masks: str | Path, constant_class: int, identity: Mapping[str, object]) -> pa.Table:
+    """Scores of the file of `write_masks`: a row per image, predictor and class.
+
+    The columns: `identity` first, then `predictor` ("model", or "constant" which answers
+    `constant_class` everywhere), `record`, `source`, `patient`, `class`, `class_name` and the
+    scores of `metrics.image_scores`.
+    """
+    import h5py
+    import pyarrow as pa
+
+    parts = []
+    with h5py.File(masks) as file:
+        classes = json.loads(file.attrs["classes"])
+        boundaries = int(file.attrs["boundaries"])
+        records = file["records"][:]
+        sources, patients = (file[name].asstr()[:] for name in ("source", "patient"))
+        for row in track(range(len(records)), "Scoring the test set", total=len(records)):
+            truth, prediction = file["truth"][row], file["prediction"][row]
+            answers = {"model": prediction, "constant": np.full_like(truth, constant_class)}
+            for predictor, answer in answers.items():
+                scores = image_scores(answer, truth, len(classes), boundaries)
+                same = {
+                    **identity,
+                    "predictor": predictor,
+                    "record": int(records[row]),
+                    "source": sources[row],
+                    "patient": patients[row],
+                }
+                columns = {name: [value] * len(classes) for name, value in same.items()}
+                columns["class"] = scores.pop("class")
+                columns["class_name"] = classes
+                parts.append(pa.table(columns | scores))
+    return pa.concat_tables(parts)
+
+
+def _batches(number: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, number)) for start in range(0, number, size))
