@@ -1,0 +1,51 @@
+"""Ordinary training: the mean gradient of the batch, no clipping, no noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dpmedbench.mechanisms import Capabilities
+
+if TYPE_CHECKING:
+    import torch
+
+CAPABILITIES = Capabilities("Non-private", private=False, combinations=frozenset({("none",) * 2}))
+
+
+def build(model, optimizer, plan=None, monitor=None, generator=None) -> NoEngine:
+    """The engine; `plan`, `monitor` and `generator` do not apply."""
+    return NoEngine(model, optimizer)
+
+
+class NoEngine:
+    """Averages over the logical batch, however many physical batches it came in."""
+
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer):
+        self.model = model
+        self.optimizer = optimizer
+        self._records = 0
+
+    def backward(self, losses: torch.Tensor, last: bool) -> None:
+        """Add the gradients of one physical batch; losses: (B,)."""
+        losses.sum().backward()
+        self._records += len(losses)
+
+    def step(self) -> None:
+        """Update the weights with the mean gradient."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad /= self._records
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._records = 0
+
+    def gradient_norms(self) -> None:
+        """None: per-sample norms are not computed."""
+
+    def state(self) -> dict:
+        """Nothing of its own."""
+        return {}
+
+    def restore(self, state: dict) -> None:
+        """Nothing to restore."""
