@@ -111,6 +111,23 @@ def test_one_record_moves_the_sum_by_at_most_the_sensitivity(seed, r, style):
     )
 
 
+def test_under_autocast_clipped_gradients_stay_below_the_threshold():
+    """Norms of bfloat16 gradients are taken in float32."""
+    model = network().float()
+    plan = plan_for(model, r=1e-3)
+    engine = engine_for(model, plan)
+    for image, target in zip(*batch(8), strict=True):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = segmentation_loss(engine.model(image[None].float()), target[None])
+        engine.backward(loss, last=False)
+        sums = [p.summed_grad for p in engine.optimizer.params]
+        norm = math.sqrt(sum(float(s.double().square().sum()) for s in sums))
+        assert norm == pytest.approx(1e-3, rel=2e-3)  # Opacus divides by norm + 1e-6
+        assert norm <= 1e-3 * (1 + 1e-6)
+        for parameter in engine.optimizer.params:
+            parameter.summed_grad = None
+
+
 @pytest.mark.parametrize("style", ["flat", "per_layer"])
 def test_an_empty_batch_moves_the_weights_by_noise_alone(style):
     model = network()
