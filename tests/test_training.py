@@ -1,0 +1,319 @@
+"""The training loop: what it measures, what it refuses, and that a killed cell goes on."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from dpmedbench import checkpoint, outcome, training
+from dpmedbench.errors import UserError
+from dpmedbench.privacy.contract import ContractBroken
+from dpmedbench.privacy.sampling import ShuffledSampler
+from dpmedbench.training import Cell, Data
+from safetensors.torch import load_file
+
+CLASSES = 3
+PRIVATE = {"engine": "opacus", "clipping": "abadi", "clipping_style": "flat"}
+
+
+def data(records=12, seed=0):
+    """Pictures whose brightness tells the class of a pixel."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, CLASSES, (records, 4, 4)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
+    images = (targets * 80 + rng.integers(0, 40, targets.shape)).astype(np.uint8)
+    targets[:, :, -1] = 255
+    half = records * 2 // 3
+    return Data(
+        train=(images[:half], targets[:half]),
+        val=(images[half:], targets[half:]),
+        task="segmentation",
+        channels=1,
+        num_classes=CLASSES,
+        digest=f"{records}-{seed}",
+    )
+
+
+def settings(mechanism=None, **training_options):
+    mechanism = mechanism or {"engine": "none", "clipping": "none", "clipping_style": "none"}
+    private = mechanism["engine"] != "none"
+    options = {
+        "epochs": 3,
+        "batch_size": 4,
+        "physical_batch_size": 4,
+        "optimizer": "adam",
+        "learning_rate": 1e-2,
+        "schedule": "constant",
+        "weight_decay": 0.0,
+        "momentum": 0.0,
+        "precision": "float32",
+        "ema_decay": None,
+        "selection": "last",
+        "checkpoint_every": 1,
+        "device": "cpu",
+    }
+    identity = {
+        "study": "test",
+        "dataset": "squares",
+        "model": "unet",
+        "mechanism": "m",
+        "privacy": "sigma1" if private else "none",
+        "fold": 0,
+        "seed": 0,
+        **{key: mechanism[key] for key in ("engine", "clipping", "clipping_style")},
+        "noise_multiplier": 1.0 if private else None,
+        "target_epsilon": None,
+    }
+    return {
+        "identity": identity,
+        "model": {"network": "unet", "features": [4, 8], "num_groups": 2},
+        "mechanism": {
+            "max_grad_norm": 1.0,
+            "layer_thresholds": "scaled",
+            "learning_rate": None,
+            **mechanism,
+        },
+        "privacy": {
+            "unit": "image",
+            "neighbouring": "add_remove",
+            "delta": 1e-3,
+            "accountant": "rdp",
+        },
+        "training": options | training_options,
+    }
+
+
+def trained(folder, mechanism=None, records=None, **options):
+    cell = Cell(settings(mechanism, **options), records or data(), Path(folder))
+    cell.run()
+    return cell
+
+
+def same_weights(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_ordinary_training_learns_and_records(tmp_path):
+    cell = trained(tmp_path, epochs=30)
+    first, last = cell.history[0], cell.history[-1]
+    assert last["train_loss"] < 0.5 * first["train_loss"]
+    assert last["val_dice"] > 0.6 > last["constant_val_dice"]
+    assert last["samples"] == 8
+    assert last["step"] == 60
+    assert math.isnan(last["grad_norm_p50"])
+    assert all(row["epsilon"] == math.inf for row in outcome.history(cell))
+
+
+def test_private_training_keeps_its_contract_and_counts_epsilon(tmp_path):
+    cell = trained(tmp_path, PRIVATE)
+    rows = outcome.history(cell)
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert rows[0]["epsilon"] < rows[1]["epsilon"] < rows[2]["epsilon"]
+    assert rows[2]["epsilon"] == rows[2]["epsilon_rdp"] == cell.plan.epsilon(6)
+    assert 0 < rows[2]["grad_norm_p10"] <= rows[2]["grad_norm_p90"]
+    assert 0 <= rows[2]["clipped_fraction"] <= 1
+    assert cell.observed["steps"] == 6
+    assert sum(row["samples"] for row in rows) == cell.observed["draws"]
+
+
+def test_physical_batches_change_nothing_but_rounding(tmp_path):
+    """Epsilon, batches and noise are the same; sums are added in another order."""
+    whole = trained(tmp_path / "a", PRIVATE)
+    parts = trained(tmp_path / "b", PRIVATE, physical_batch_size=1)
+    assert [r["samples"] for r in whole.history] == [r["samples"] for r in parts.history]
+    assert outcome.privacy(whole) == outcome.privacy(parts) | {
+        "noise_std_realised": pytest.approx(whole.observed["noise_std"], rel=1e-3)
+    }
+    for name, value in whole.weights().items():
+        torch.testing.assert_close(value, parts.weights()[name], rtol=1e-3, atol=1e-4)
+
+
+def test_physical_batches_of_ordinary_training_average_the_same(tmp_path):
+    whole = trained(tmp_path / "a", optimizer="sgd")
+    parts = trained(tmp_path / "b", optimizer="sgd", physical_batch_size=3)
+    for name, value in whole.weights().items():
+        torch.testing.assert_close(value, parts.weights()[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_target_epsilon_is_met(tmp_path):
+    wanted = settings(PRIVATE)
+    wanted["identity"] |= {"noise_multiplier": None, "target_epsilon": 5.0, "privacy": "eps5"}
+    cell = Cell(wanted, data(), tmp_path)
+    cell.run()
+    assert outcome.history(cell)[-1]["epsilon"] == pytest.approx(5.0, rel=0.01)
+    assert outcome.history(cell)[-1]["epsilon"] <= 5.0
+    assert outcome.identity(cell)["noise_multiplier"] == cell.plan.noise_multiplier
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "sgd", "momentum": 0.9, "schedule": "cosine"},
+        {"optimizer": "adamw", "precision": "bfloat16"},
+        {"optimizer": "rmsprop", "ema_decay": 0.5},
+        {"selection": "best_validation"},
+    ],
+)
+@pytest.mark.parametrize("mechanism", [None, PRIVATE])
+def test_every_option_resumes_bit_equal(tmp_path, options, mechanism, monkeypatch):
+    """Stopped after the second checkpoint and started again, the cell ends as if undisturbed."""
+    straight = trained(tmp_path / "straight", mechanism, **options)
+
+    saved = checkpoint.save
+
+    def save_and_die(*arguments):
+        saved(*arguments)
+        if len(arguments[2]["history"]) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "killed", mechanism, **options)
+    monkeypatch.setattr(checkpoint, "save", saved)
+    resumed = trained(tmp_path / "killed", mechanism, **options)
+    assert same_weights(straight.weights(), resumed.weights())
+    for one, other in zip(straight.history, resumed.history, strict=True):
+        timeless = [key for key in one if "seconds" not in key]
+        np.testing.assert_equal([one[k] for k in timeless], [other[k] for k in timeless])
+
+
+def test_best_validation_reports_the_best_epoch(tmp_path, monkeypatch):
+    scores = iter([0.2, 0.9, 0.1])
+    honest = Cell._validate
+    weights = []
+
+    def validate(self):
+        weights.append(self._current_weights())
+        return honest(self) | {"val_dice": next(scores)}
+
+    monkeypatch.setattr(Cell, "_validate", validate)
+    cell = trained(tmp_path, selection="best_validation")
+    assert same_weights(cell.weights(), weights[1])
+    assert not same_weights(weights[1], weights[2])
+
+
+def test_the_average_is_reported_where_configured(tmp_path):
+    plain, averaged = trained(tmp_path / "a"), trained(tmp_path / "b", ema_decay=0.9)
+    assert plain.history[-1]["train_loss"] == averaged.history[-1]["train_loss"]
+    assert not same_weights(plain.weights(), averaged.weights())
+
+
+def test_another_fingerprint_starts_anew(tmp_path):
+    trained(tmp_path, epochs=2)
+    assert checkpoint.load(tmp_path, "another") is None
+    fresh = Cell(settings(epochs=2, learning_rate=1e-3), data(), tmp_path)
+    fresh._resume()
+    assert fresh.history == []
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\x80\x04N."])
+def test_a_broken_checkpoint_is_no_checkpoint(tmp_path, content):
+    (tmp_path / checkpoint.FILE).write_bytes(content)
+    assert checkpoint.load(tmp_path, "any") is None
+
+
+def test_two_jobs_never_train_one_cell(tmp_path):
+    with (
+        checkpoint.locked(tmp_path),
+        pytest.raises(UserError, match=f"another job \\(process {os.getpid()} on "),
+    ):
+        trained(tmp_path)
+    trained(tmp_path)  # the lock is gone with its holder
+
+
+def test_a_loss_that_is_not_finite_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"epoch 1: the training loss is (nan|inf).*lower the le"):
+        trained(tmp_path, learning_rate=1e30, optimizer="sgd", epochs=3)
+
+
+def test_a_shuffled_loader_in_the_loop_is_refused(tmp_path, monkeypatch):
+    """The mistake of the published code: the accountant is right, the loader is the wrong one."""
+    cell = Cell(settings(PRIVATE), data(), tmp_path)
+    cell.sampler = ShuffledSampler(8, 4, 0)
+    with pytest.raises(ContractBroken, match="ShuffledSampler"):
+        cell.run()
+
+
+def test_a_frozen_engine_is_refused(tmp_path):
+    """An engine that forgets a tensor: it would train without noise, or not at all."""
+    cell = Cell(settings(PRIVATE), data(), tmp_path)
+    forgotten = cell.engine.optimizer.param_groups[0]["params"].pop()
+    forgotten.requires_grad_(True)
+    with pytest.raises((ContractBroken, AssertionError)) as refusal:
+        cell.run()
+    assert "got no noise" in str(refusal.value)
+
+
+def test_outputs_are_whole_and_readable(tmp_path):
+    names = ("model", "history", "privacy", "cost", "manifest")
+    paths = SimpleNamespace(**{name: tmp_path / f"{name}.out" for name in names})
+    wanted, records = settings(PRIVATE), data()
+    cell = Cell(wanted, records, tmp_path / "state")
+    cell.run()
+    outcome.write(cell, records, wanted, "digest of the code", paths)
+    assert same_weights(load_file(paths.model), cell.weights())
+    table = pq.read_table(paths.history)
+    assert table.num_rows == 3
+    assert table.column_names[:12] == list(wanted["identity"])
+    cost = json.loads(paths.cost.read_text())
+    assert cost["step_seconds_p10"] <= cost["step_seconds_p50"] <= cost["step_seconds_p90"]
+    assert cost["steps_measured"] == 3
+    assert cost["peak_host_bytes"] > 50e6
+    privacy = json.loads(paths.privacy.read_text())
+    assert privacy["epsilon"] == cell.plan.epsilon(6)
+    assert privacy["noise_std_realised"] == pytest.approx(1.0, rel=0.1)
+    manifest = json.loads(paths.manifest.read_text())
+    assert manifest["settings"] == wanted
+    assert manifest["versions"]["torch"] == torch.__version__
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import test_training as here
+from dpmedbench import outcome
+cell = here.trained(Path(sys.argv[1]), here.PRIVATE, epochs=12)
+import torch
+torch.save([cell.weights(), outcome.privacy(cell)], sys.argv[2])
+"""
+
+
+def test_sigkill_at_any_moment_ends_in_the_same_weights_and_epsilon(tmp_path):
+    """A real process, killed again and again wherever it happens to be."""
+    paths = [str(Path(training.__file__).parents[1]), str(Path(__file__).parent)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+    def start(state, out):
+        command = [sys.executable, "-c", CHILD, str(state), str(out)]
+        return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+    assert start(tmp_path / "straight", tmp_path / "straight.pt").wait(120) == 0
+    state, out, kills = tmp_path / "killed", tmp_path / "killed.pt", 0
+    for wait in (0.0, 0.05, 0.2):
+        child = start(state, out)
+        before = _epochs(state)
+        while child.poll() is None and _epochs(state) == before:
+            time.sleep(0.005)
+        time.sleep(wait)
+        if child.poll() is None:
+            child.send_signal(signal.SIGKILL)
+            kills += child.wait() == -signal.SIGKILL
+    assert kills >= 2
+    assert start(state, out).wait(120) == 0
+    straight, killed = (torch.load(path) for path in (tmp_path / "straight.pt", out))
+    assert same_weights(straight[0], killed[0])
+    assert straight[1] == killed[1]
+
+
+def _epochs(state):
+    """What the checkpoint says, by its time of writing."""
+    path = state / checkpoint.FILE
+    return path.stat().st_mtime_ns if path.exists() else None

@@ -1,0 +1,87 @@
+"""What training costs in time and memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+
+import numpy as np
+import torch
+
+WARM_UP = 3  # steps not counted: allocation, autotuning and lazy initialisation
+
+
+class StepTimer:
+    """Seconds of each optimizer step, synchronised with the device.
+
+    On CUDA events are recorded in the stream and read at the end of an epoch, so that timing adds
+    no wait to a step.
+    """
+
+    def __init__(self, device: torch.device):
+        self.cuda = device.type == "cuda"
+        self.seconds: list[float] = []
+        self._marks: list = []
+
+    def start(self) -> None:
+        """Mark the start of a step."""
+        self._marks.append((self._now(), None))
+
+    def stop(self) -> None:
+        """Mark its end."""
+        self._marks[-1] = (self._marks[-1][0], self._now())
+
+    def end_epoch(self) -> None:
+        """Wait for the device and keep the seconds of the epoch's steps."""
+        if self.cuda:
+            torch.cuda.synchronize()
+            self.seconds += [start.elapsed_time(stop) / 1000 for start, stop in self._marks]
+        else:
+            self.seconds += [stop - start for start, stop in self._marks]
+        self._marks = []
+
+    def _now(self):
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+def step_summary(seconds: list[float]) -> dict:
+    """Quantiles of the step time after the warm-up (all steps where there are no more)."""
+    measured = np.array(seconds[WARM_UP:] or seconds)
+    p10, p50, p90 = np.quantile(measured, [0.1, 0.5, 0.9]).tolist()
+    return {
+        "step_seconds_p10": p10,
+        "step_seconds_p50": p50,
+        "step_seconds_p90": p90,
+        "step_seconds_mean": float(measured.mean()),
+        "steps_measured": len(measured),
+    }
+
+
+def peak_memory(device: torch.device) -> dict:
+    """Peak bytes of this process on the host, and of its tensors on the GPU (None on CPU)."""
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts kilobytes on Linux
+    return {
+        "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "peak_gpu_bytes": torch.cuda.max_memory_allocated(device)
+        if device.type == "cuda"
+        else None,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the GPU, or of the processor with the threads in use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    model = "CPU"
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = (line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+            model = next(names, model)
+    except OSError:
+        pass
+    return f"{model}, {torch.get_num_threads()} threads"

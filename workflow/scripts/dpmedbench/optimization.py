@@ -1,0 +1,56 @@
+"""Optimisers, schedules, devices and random streams, as the configuration names them."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from dpmedbench.errors import UserError
+
+
+def make_optimizer(network: torch.nn.Module, options: dict) -> torch.optim.Optimizer:
+    """The optimiser of `options` (the training section) over the trainable parameters."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    common = {"lr": options["learning_rate"], "weight_decay": options["weight_decay"]}
+    match options["optimizer"]:
+        case "adam":
+            return torch.optim.Adam(parameters, **common)
+        case "adamw":
+            return torch.optim.AdamW(parameters, **common)
+        case "rmsprop":
+            return torch.optim.RMSprop(parameters, momentum=options["momentum"], **common)
+        case "sgd":
+            return torch.optim.SGD(parameters, momentum=options["momentum"], **common)
+    raise ValueError(f"optimizer {options['optimizer']!r}")
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, options: dict, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate over `steps` steps: constant, or a cosine that falls to 0."""
+    if options["schedule"] == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of `name`: auto, cpu or cuda.
+
+    Raises:
+        UserError: where CUDA is asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "training.device: found cuda, but torch sees no CUDA device; use auto or cpu, or "
+            "install a CUDA build of torch"
+        )
+    return torch.device(name)
+
+
+def stream_seed(seed: int, purpose: str) -> int:
+    """A seed of 63 bits for one purpose: streams of one cell do not depend on each other."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,108 @@
+"""Where a result comes from: the code, the versions, the machine."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import hashlib
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+PACKAGES = ("torch", "opacus", "monai", "numpy", "dp-accounting", "h5py", "pyarrow")
+# What the configuration decides reaches a step as its params, which Snakemake compares itself.
+NOT_CODE = frozenset(
+    {"dpmedbench.config", "dpmedbench.cells", "dpmedbench.captions", "dpmedbench.config_files"}
+)
+
+
+def code_digest(script: str | Path, *plugins: str) -> str:
+    """Digest of the code that a step runs: its script and all of dpmedbench that it imports.
+
+    Modules found by name at run time (a dataset, a model, an engine, a figure) are given as
+    `plugins`, so that adding one leaves the others' digests alone. Comments, docstrings and
+    layout do not count.
+    """
+    pending = [_imports(Path(script)), {f"dpmedbench.{plugin}" for plugin in plugins}]
+    found: set[str] = set()
+    while pending:
+        for module in pending.pop() - found - NOT_CODE:
+            found.add(module)
+            pending.append(_imports(_file(module)))
+    digest = hashlib.sha256(_tree_digest(Path(script)).encode())
+    for module in sorted(found):
+        digest.update(f"{module} {_tree_digest(_file(module))}".encode())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            node.body[0] = ast.Pass()
+    return tree
+
+
+@cache
+def _tree_digest(path: Path) -> str:
+    return hashlib.sha256(ast.dump(_tree(path)).encode()).hexdigest()
+
+
+@cache
+def _imports(path: Path) -> set[str]:
+    """Modules of dpmedbench that a file imports, at its top or within a function."""
+    found = set()
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name.startswith("dpmedbench") and _file(name)}
+
+
+def _file(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split(".")[1:])
+    if path.is_dir():
+        return path / "__init__.py"
+    return path.with_suffix(".py") if path.with_suffix(".py").exists() else None
+
+
+def manifest() -> dict:
+    """Versions, commit, machine and time of this process."""
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in PACKAGES if _installed(name)},
+        "commit": commit(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+    }
+
+
+def commit() -> str | None:
+    """The git commit of the code, with "-dirty" where files differ; None outside a checkout."""
+    try:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
