@@ -1,0 +1,84 @@
+def raw_folder(wildcards):
+    """Where the raw data of a dataset lie, or will."""
+    dataset = STUDY.datasets[wildcards.dataset]
+    if dataset.source != "path":
+        return f"resources/{dataset.source}/{wildcards.dataset}"
+    if not Path(dataset.path).is_dir():
+        raise WorkflowError(
+            f"datasets.{wildcards.dataset}.path: found {dataset.path!r}, which is no folder; "
+            "give the folder that holds the raw data"
+        )
+    return dataset.path
+
+
+rule download:
+    output:
+        directory("resources/download/{dataset}"),
+    log:
+        "logs/download/{dataset}.log",
+    wildcard_constraints:
+        dataset=with_source("download"),
+    conda:
+        "../../envs/preprocess.yaml"
+    params:
+        loader=lambda wildcards: STUDY.datasets[wildcards.dataset].loader,
+        archives="resources/archives",
+    script:
+        "../scripts/download.py"
+
+
+rule phantom:
+    output:
+        directory("resources/phantom/{dataset}"),
+    log:
+        "logs/phantom/{dataset}.log",
+    wildcard_constraints:
+        dataset=with_source("phantom"),
+    conda:
+        "../../envs/preprocess.yaml"
+    params:
+        loader=lambda wildcards: STUDY.datasets[wildcards.dataset].loader,
+        phantom=lambda wildcards: STUDY.datasets[wildcards.dataset].phantom.model_dump(mode="json"),
+        code=lambda wildcards: code("phantom.py", loader_of(wildcards)),
+    script:
+        "../scripts/phantom.py"
+
+
+rule preprocess:
+    input:
+        raw_folder,
+    output:
+        "results/data/{dataset}.h5",
+    log:
+        "logs/preprocess/{dataset}.log",
+    benchmark:
+        "logs/preprocess/{dataset}.benchmark.tsv"
+    conda:
+        "../../envs/preprocess.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        dataset=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(
+            mode="json", exclude={"split", "phantom"}
+        ),
+        code=lambda wildcards: code("preprocess.py", loader_of(wildcards)),
+    script:
+        "../scripts/preprocess.py"
+
+
+rule split:
+    input:
+        "results/data/{dataset}.h5",
+    output:
+        # kept on a second run, so that what a person edited is not lost
+        update("results/data/{dataset}.splits.csv"),
+    log:
+        "logs/split/{dataset}.log",
+    conda:
+        "../../envs/preprocess.yaml"
+    params:
+        split=lambda wildcards: STUDY.datasets[wildcards.dataset].split.model_dump(mode="json"),
+        code=code("split.py"),
+    script:
+        "../scripts/split.py"

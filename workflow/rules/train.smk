@@ -1,0 +1,39 @@
+def train_code(wildcards):
+    """Digest of the code that trains a cell: the loop, its engine, its network, its task."""
+    cell = cell_of(wildcards)
+    task = datasets.load(STUDY.datasets[cell.dataset].loader).SPEC.task
+    return code(
+        "train.py",
+        f"mechanisms.{STUDY.mechanisms[cell.mechanism].engine}",
+        f"models.{STUDY.models[cell.model].network}",
+        f"tasks.{task}",
+    )
+
+
+rule train:
+    input:
+        data="results/data/{dataset}.h5",
+        splits="results/data/{dataset}.splits.csv",
+    output:
+        model=f"{RESULTS}/cells/{CELL}/model.safetensors",
+        history=f"{RESULTS}/cells/{CELL}/history.parquet",
+        privacy=f"{RESULTS}/cells/{CELL}/privacy.json",
+        cost=f"{RESULTS}/cells/{CELL}/cost.json",
+        manifest=f"{RESULTS}/cells/{CELL}/manifest.json",
+    log:
+        f"logs/{STUDY.study}/train/{CELL}.log",
+    benchmark:
+        f"logs/{STUDY.study}/train/{CELL}.benchmark.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=1440,
+    params:
+        settings=lambda wildcards: cells.settings(STUDY, cell_of(wildcards)),
+        state=f"state/{STUDY.study}/{CELL}",
+        code=train_code,
+    script:
+        "../scripts/train.py"
