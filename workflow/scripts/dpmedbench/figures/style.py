@@ -1,0 +1,329 @@
+"""The one look of all figures: sizes, fonts, colours, legends."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+SINGLE, DOUBLE = 3.5, 7.16  # inches: one and two columns of a paper
+PANEL_HEIGHT = 2.2
+SMALL = 7  # points
+MUTED = "#6b6b6b"
+NON_PRIVATE = ("#000000", "#777777", "#aaaaaa")
+IGNORED = "#b0b0b0"
+DECADES = 1.5
+# seaborn's colour-blind palette without its grey, which is kept for what is not private.
+MECHANISMS = (0, 1, 2, 3, 4, 9, 5, 8, 6)
+DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
+# Neighbouring layers differ in lightness, for every kind of colour vision (after Paul Tol).
+CLASSES = (
+    "#ffffff",
+    "#332288",
+    "#88ccee",
+    "#117733",
+    "#ddcc77",
+    "#882255",
+    "#44aa99",
+    "#cc6677",
+    "#aa4499",
+)
+LAST_CLASS = "#ee7733"  # the finding among the anatomy: fluid
+SYMBOLS = {"sigma": "σ", "eps": "target ε", "beta": "β"}
+AXIS_NAMES = {"sigma": "noise multiplier σ", "eps": "target ε", "beta": "noise scale β"}
+
+Section = tuple[str, list[tuple[str, "Artist"]]]
+BLANK = (" ", Line2D([], [], linestyle="none"))
+
+
+@contextlib.contextmanager
+def theme() -> Iterator[None]:
+    """Inside, matplotlib draws in the style of the figures."""
+    own = {
+        "font.family": "DejaVu Sans",  # comes with matplotlib: the same text everywhere
+        "font.size": 8,
+        "axes.labelsize": 8,
+        "axes.titlesize": 8,
+        "axes.titleweight": "bold",
+        "xtick.labelsize": SMALL,
+        "ytick.labelsize": SMALL,
+        "legend.fontsize": SMALL,
+        "legend.frameon": False,
+        "lines.linewidth": 1.2,
+        "lines.markersize": 3.5,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.linewidth": 0.5,
+        "savefig.facecolor": "white",
+        "svg.hashsalt": "dpmedbench",
+        "figure.constrained_layout.h_pad": 0.05,
+        "figure.constrained_layout.w_pad": 0.05,
+    }
+    context = sns.plotting_context("paper")
+    with mpl.rc_context(context | sns.axes_style("ticks") | own):
+        yield
+
+
+def assign(frame: pd.DataFrame) -> dict[str, str]:
+    """A colour for each mechanism of a table: black and greys for those that are not private,
+    then the colour-blind palette by name."""
+    pairs = frame[["mechanism", "privacy"]].drop_duplicates()
+    private = sorted(pairs.loc[pairs["privacy"] != "none", "mechanism"].unique())
+    others = sorted(set(pairs["mechanism"]) - set(private))
+    if len(private) <= len(MECHANISMS):
+        palette = sns.color_palette("colorblind")
+        colours = [palette[index] for index in MECHANISMS]
+    else:
+        colours = sns.color_palette("husl", len(private))
+    greys = (NON_PRIVATE[min(i, len(NON_PRIVATE) - 1)] for i in range(len(others)))
+    return dict(zip(others, greys, strict=False)) | {
+        name: to_hex(colour) for name, colour in zip(private, colours, strict=False)
+    }
+
+
+def colours(frame: pd.DataFrame) -> dict[str, str]:
+    """Colours of the mechanisms in `frame`, as given out for the whole table it comes from."""
+    given = frame.attrs.get("colours") or assign(frame)
+    present = set(frame["mechanism"])
+    return {name: colour for name, colour in given.items() if name in present}
+
+
+def noises(labels: Sequence[str]) -> list[str]:
+    """The distinct privacy labels, least noise first, without "none"."""
+    return sorted({label for label in labels if label != "none"}, key=_noise_key)
+
+
+def _noise_key(label: str) -> tuple[str, float, str]:
+    kind, value = split_noise(label)
+    return kind, -value if kind == "eps" else value, label
+
+
+def split_noise(label: str) -> tuple[str, float]:
+    """ "sigma0.5" to ("sigma", 0.5); a label of another shape to (label, NaN)."""
+    match = re.fullmatch(r"([a-z_]+?)([0-9.]+(?:e[-+]?\d+)?)", label)
+    return (match[1], float(match[2])) if match else (label, float("nan"))
+
+
+def noise_name(label: str) -> str:
+    """ "sigma0.5" to "σ = 0.5"."""
+    kind, value = split_noise(label)
+    return label if np.isnan(value) else f"{SYMBOLS.get(kind, kind)} = {value:g}"
+
+
+def noise_axis(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """Name and tick labels of an axis of privacy labels ("none" becomes "no noise")."""
+    kinds = {split_noise(label)[0] for label in labels if label != "none"}
+    if len(kinds) == 1:
+        values = ["none" if x == "none" else f"{split_noise(x)[1]:g}" for x in labels]
+        return AXIS_NAMES.get(*kinds, *kinds), values
+    return "noise", ["none" if x == "none" else noise_name(x) for x in labels]
+
+
+def shade(colour: str, rank: int, count: int) -> str:
+    """`colour`, the lighter the more noise: `rank` 0 (least noise) to `count` - 1."""
+    white = 0.55 * rank / max(count - 1, 3)
+    return to_hex(np.array(to_rgb(colour)) * (1 - white) + white)
+
+
+def dashes(rank: int) -> object:
+    """A line style for the noise of `rank`, beside its shade."""
+    return DASHES[rank % len(DASHES)]
+
+
+def name(text: str) -> str:
+    """A configuration's name as people write it: "nested_unet" to "Nested U-Net"."""
+    text = text.replace("non_private", "non-private").replace("_", " ")
+    text = re.sub(r"\bunet\b", "U-Net", text)
+    text = re.sub(r"\bresnet(\d+)", r"ResNet\1", text)
+    text = text.replace("per layer", "per-layer")
+    return text[:1].upper() + text[1:]
+
+
+def panels(
+    titles: Sequence[str], sections: Sequence[Section], *, sharey: bool = True, across: int = 3
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel a title and its legend outside of them.
+
+    One panel is one column of a paper wide and has its legend below; more are two columns wide,
+    at most `across` side by side, with the legend at the right.
+    """
+    columns = min(len(titles), across)
+    rows = -(-len(titles) // columns)
+    alone = columns == 1
+    width = SINGLE if alone else DOUBLE
+    lines = max(map(len, _legend_columns(sections, width if alone else 0)), default=0)
+    legend_height = 0.155 * lines + 0.1
+    height = rows * PANEL_HEIGHT + 0.45
+    height = height + legend_height if alone else max(height, legend_height + 0.2)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel().tolist()
+    for axes in grid[len(titles) :]:
+        figure.delaxes(axes)
+    axes_list = grid[: len(titles)]
+    for axes, title in zip(axes_list, titles, strict=True):
+        axes.set_title(title)
+    legend(figure, sections, below=alone)
+    return figure, axes_list
+
+
+def legend(figure: Figure, sections: Sequence[Section], *, below: bool) -> None:
+    """One legend outside the axes: a headed section after the other at the right, or below the
+    axes side by side as far as they fit."""
+    columns = _legend_columns(sections, figure.get_figwidth() if below else 0)
+    if not columns:
+        return
+    length = max(map(len, columns))
+    rows = [row for column in columns for row in column + [BLANK] * (length - len(column))]
+    made = figure.legend(
+        [artist for _, artist in rows],
+        [label for label, _ in rows],
+        loc="outside lower center" if below else "outside right upper",
+        ncols=len(columns),
+        handlelength=2.2,
+        columnspacing=1.0,
+        labelspacing=0.35,
+    )
+    headings = {title for title, _ in sections}
+    for text in made.get_texts():
+        if text.get_text() in headings:
+            text.set_fontweight("bold")
+
+
+def _legend_columns(sections: Sequence[Section], width: float) -> list[list[tuple[str, Artist]]]:
+    """Legend rows in as many columns as fit `width` inches, at least one."""
+    columns = [[(title, BLANK[1]), *entries] for title, entries in sections if entries]
+    while len(columns) > 1 and sum(_inches(dict(column)) for column in columns) > width:
+        columns[-2:] = [[*columns[-2], BLANK, *columns[-1]]]
+    return columns
+
+
+def _inches(labels: Iterable[str]) -> float:
+    """A safe guess of the width of a legend column."""
+    return 0.062 * max(map(len, labels)) + 0.45
+
+
+def mechanism_section(frame: pd.DataFrame) -> Section:
+    """Legend section: the colour of each mechanism."""
+    entries = [
+        (name(mechanism), Line2D([], [], color=colour, linewidth=2))
+        for mechanism, colour in colours(frame).items()
+    ]
+    return "Mechanism", entries
+
+
+def noise_section(frame: pd.DataFrame, *, dashed: bool = True, marker: str = "") -> Section:
+    """Legend section: the shade (and line style) of each noise level."""
+    levels = noises(frame["privacy"])
+    entries = [
+        (
+            noise_name(level),
+            Line2D(
+                [],
+                [],
+                color=shade("#404040", rank, len(levels)),
+                linestyle="none" if marker else dashes(rank) if dashed else "-",
+                marker=marker,
+                linewidth=1.6,
+            ),
+        )
+        for rank, level in enumerate(levels)
+    ]
+    return "Noise", entries
+
+
+def headline(figure: Figure, frame: pd.DataFrame, *notes: str) -> None:
+    """A small line above the panels: the dataset and what a reader must know of the drawing."""
+    parts = [f"Dataset {dataset(frame)}", *(note for note in notes if note)]
+    text = "; ".join(parts) + "."
+    beside = 0.0
+    if figure.legends and figure.get_figwidth() > SINGLE:
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        beside = _inches(labels)
+    width = int((figure.get_figwidth() - beside) * 17.5)
+    figure.suptitle(
+        textwrap.fill(text, width, break_on_hyphens=False),
+        x=0.01,
+        ha="left",
+        fontsize=SMALL,
+        color=MUTED,
+        weight="normal",
+    )
+
+
+def dataset(frame: pd.DataFrame) -> str:
+    """Name of the one dataset of a table."""
+    if "dataset" in frame.attrs:
+        return frame.attrs["dataset"]
+    return ", ".join(frame["dataset"].unique())
+
+
+def runs(frame: pd.DataFrame) -> int:
+    """Most runs (folds x seeds) that any one setting has."""
+    setting = ["model", "mechanism", "privacy"]
+    counts = frame[[*setting, "fold", "seed"]].drop_duplicates().groupby(setting).size()
+    return int(counts.max()) if len(counts) else 0
+
+
+def spread_note(frame: pd.DataFrame, spread: str) -> str:
+    """Says what the spread is, or that there is none."""
+    count = runs(frame)
+    return "single runs, no spread to show" if count <= 1 else f"up to {count} runs each: {spread}"
+
+
+def log_if_decades(axes: Axes, values: object, *, axis: str = "y", always: bool = False) -> bool:
+    """Make an axis logarithmic where its positive finite values span 1.5 decades or more.
+
+    Returns whether it is. Values of zero and below keep it linear.
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    if not len(values) or values.min() <= 0:
+        return False
+    decades = np.log10(values.max() / values.min())
+    if decades < DECADES and not always:
+        return False
+    getattr(axes, f"set_{axis}scale")("log")
+    scale = getattr(axes, f"{axis}axis")
+    scale.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
+    scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    scale.set_minor_locator(NullLocator())
+    return True
+
+
+def explain(axes: Axes, text: str) -> None:
+    """Say in an empty panel why it is empty."""
+    axes.text(
+        0.5,
+        0.5,
+        textwrap.fill(text, 26, break_on_hyphens=False),
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        color=MUTED,
+        style="italic",
+    )
+    axes.grid(False)
+    axes.set_xticks([])
+
+
+def class_colours(count: int) -> list[str]:
+    """A colour for each class: class 0, the background, is white and the last one orange."""
+    if count <= len(CLASSES) + 1:
+        return [*CLASSES[: count - 1], LAST_CLASS]
+    return ["#ffffff", *(to_hex(colour) for colour in sns.color_palette("husl", count - 1))]
