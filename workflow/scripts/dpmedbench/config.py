@@ -76,7 +76,9 @@ class Phantom(Section):
 class Dataset(Section):
     """A dataset: where it comes from and how it is prepared."""
 
-    loader: str = Field(description="The reader of its raw layout: a module of datasets/.")
+    loader: str = Field(
+        "", description="The reader of its raw layout, a module of datasets/; left out: the key."
+    )
     source: Literal["download", "phantom", "path"] = Field(
         "phantom",
         description="download: from the official address; phantom: generated; path: a folder.",
@@ -117,7 +119,9 @@ class Dataset(Section):
 class Model(Section):
     """A network."""
 
-    network: str = Field(description="The architecture: a module of models/.")
+    network: str = Field(
+        "", description="The architecture, a module of models/; left out: the key."
+    )
     features: list[Annotated[int, Field(ge=1)]] = Field(
         [32, 64, 128, 256, 512],
         min_length=2,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ def commented(study: Study) -> str:
     """The study as YAML, every key under its sentence."""
     return "\n".join(
         [
+            "# yaml-language-server: $schema=../workflow/schemas/config.schema.json",
             "# The default study: phantoms, small enough for a laptop, every stage shown.",
             "# Every key is explained in config/README.md. Lines with # are made from the models",
             "# in workflow/scripts/dpmedbench/config.py: `make config` renews them.",
@@ -94,8 +96,6 @@ def _keys(section: type[BaseModel]) -> frozenset:
 
 
 def _comment(text: str | None, indent: str) -> Iterator[str]:
-    import textwrap
-
     yield from textwrap.wrap(
         text or "", WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
     )
@@ -176,13 +176,13 @@ def _default(field: FieldInfo) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write or check the generated files."""
-    stale = [path for path, text in files().items() if not _same(path, text)]
+    stale = {path: text for path, text in files().items() if not _same(path, text)}
     if arguments == ["--check"]:
         for path in stale:
             print(f"{path.relative_to(ROOT)} is not up to date; run `make config`")
         return bool(stale)
-    for path in stale:
-        path.write_text(files()[path], encoding="utf-8")
+    for path, text in stale.items():
+        path.write_text(text, encoding="utf-8")
         print(f"wrote {path.relative_to(ROOT)}")
     return 0
 

@@ -1,0 +1,204 @@
+"""The configuration: what is refused and with which words, the grid, the generated files."""
+
+import copy
+import json
+
+import jsonschema
+import pytest
+import yaml
+from dpmedbench import cells, config, config_files, mechanisms
+from dpmedbench.errors import UserError
+
+STUDIES = sorted((config_files.ROOT / "config" / "studies").glob("*.yaml"))
+DEFAULT = yaml.safe_load(config_files.CONFIG.read_text())
+
+
+def changed(*changes):
+    """The default study with (path, value) changes; a path is keys joined by dots."""
+    values = copy.deepcopy(DEFAULT)
+    for path, value in changes:
+        *parents, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+        here = values
+        for key in parents:
+            here = here[key]
+        here[last] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ([("epochs", 3)], r"epochs: unknown key; see config/README.md"),
+        ([("training.epoch", 3)], r"training.epoch: unknown key"),
+        ([("training.epochs", 0)], r"training.epochs: found 0, input should be greater than or eq"),
+        ([("training.epochs", "ten")], r"training.epochs: found 'ten', input should be a valid int"),
+        ([("training.precision", "float16")], r"'float16', input should be 'float32' or 'bfloat16'"),
+        (
+            [("privacy.delta", 0.05)],
+            r"privacy.delta: found 0.05, but phantom_duke has 25 training records; "
+            r"allowed is less than 1/25",
+        ),
+        (
+            [("training.batch_size", 26)],
+            r"training.batch_size: found 26, but phantom_duke has 25 training records; "
+            r"allowed is at most 25",
+        ),
+        (
+            [("grids.0.folds", [0, 1])],
+            r"grids\[0\].folds: found 1, but datasets.phantom_duke.split.folds is 1; "
+            r"allowed are 0 to 0",
+        ),
+        (
+            [("grids.0.target_epsilon", [8])],
+            r"grids\[0\]: found both noise_multiplier and target_epsilon",
+        ),
+        ([("grids.0.noise_multiplier", [])], r"mechanism opacus_flat needs noise_multiplier or"),
+        ([("grids.0.noise_multiplier", [0])], r"noise_multiplier.0: found 0, input should be gre"),
+        ([("grids.0.models", ["resnet"])], r"grids\[0\].models: found 'resnet', allowed are"),
+        (
+            [("mechanisms.opacus_flat.clipping_style", "none")],
+            r"engine opacus cannot do clipping abadi \+ clipping_style none; allowed are abadi \+ "
+            r"flat, abadi \+ per_layer",
+        ),
+        (
+            [("mechanisms.non_private.clipping", "abadi")],
+            r"engine none cannot do clipping abadi \+ clipping_style none; allowed are none \+ none",
+        ),
+        ([("mechanisms.opacus_flat.engine", "tf")], r"engine is 'tf', allowed are \['none', 'opac"),
+        ([("datasets.phantom_duke.loader", "dukes")], r"loader is 'dukes', allowed are \('duke',"),
+        ([("datasets.phantom_duke.source", "path")], r"path goes with source path"),
+        ([("datasets.phantom_duke.split.ratios", [0.5, 0.2, 0.2])], r"ratios sum to 0.9"),
+        ([("datasets.phantom_duke.split.method", "kfold")], r"kfold needs folds >= 3, found 1"),
+        ([("datasets.phantom_duke.split.method", "lists")], r"lists goes with method lists"),
+        ([("models.unet.num_groups", 3)], r"num_groups 3 does not divide features \[8, 16, 32, 64\]"),
+        ([("figures", ["pie"])], r"figures: found \['pie'\], allowed are"),
+        ([("study", "a/b")], r"study: found 'a/b'"),
+    ],
+)
+def test_mistakes_are_named_with_what_is_allowed(changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        config.load(changed(*changes))
+
+
+def test_the_default_study_is_valid_and_private_and_not():
+    study = config.load(DEFAULT)
+    engines = {study.mechanisms[cell.mechanism].engine for cell in cells.cells(study)}
+    assert engines == {"none", "opacus"}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_studies_are_valid(path):
+    values = yaml.safe_load(path.read_text())
+    assert config.load(values).study == path.stem
+    jsonschema.validate(values, json.loads(config_files.SCHEMA.read_text()))
+
+
+def test_the_bookkeeping_study_has_the_published_hyper_parameters():
+    study = config.load(yaml.safe_load((STUDIES[0].parent / "bookkeeping.yaml").read_text()))
+    training = study.training
+    assert (training.batch_size, training.learning_rate, training.epochs) == (10, 5e-4, 100)
+    assert (training.weight_decay, study.privacy.delta) == (1e-4, 1e-5)
+    assert study.datasets["duke"].split.ratios == (0.8, 0.1, 0.1)
+    assert study.datasets["duke"].nominal_training_records == 88
+    found = {cell.folder for cell in cells.cells(study)}
+    assert "duke/unet/non_private/none/fold0/seed0" in found
+    for sigma in ("0.3", "0.5", "0.7", "1"):
+        assert f"duke/unet/opacus_per_layer/sigma{sigma}/fold0/seed0" in found
+
+
+def test_the_grid_is_the_product_and_non_private_cells_have_no_noise():
+    study = config.load(
+        changed(
+            ("datasets.phantom_duke.split", {"method": "kfold", "folds": 4}),
+            ("grids.0.folds", [0, 3]),
+            ("grids.0.seeds", [0, 1, 2]),
+        )
+    )
+    found = cells.cells(study)
+    assert len(found) == 2 * 3 * (1 + 2 * 2)
+    assert len({cell.folder for cell in found}) == len(found)
+    assert {cell.privacy for cell in found if cell.mechanism == "non_private"} == {"none"}
+
+
+def test_several_grids_are_joined_without_repeats():
+    grid = {"datasets": ["phantom_duke"], "models": ["unet"], "mechanisms": ["opacus_flat"]}
+    study = config.load(
+        changed(
+            (
+                "grids",
+                [
+                    grid | {"noise_multiplier": [0.5, 1]},
+                    grid | {"noise_multiplier": [1.0]},
+                    grid | {"target_epsilon": [8]},
+                ],
+            )
+        )
+    )
+    assert [cell.privacy for cell in cells.cells(study)] == ["sigma0.5", "sigma1", "eps8"]
+
+
+def test_each_mechanism_may_have_its_own_learning_rate():
+    study = config.load(changed(("mechanisms.opacus_flat.learning_rate", 0.123)))
+    rates = {
+        cell.mechanism: cells.settings(study, cell)["training"]["learning_rate"]
+        for cell in cells.cells(study)
+    }
+    assert rates["opacus_flat"] == 0.123
+    assert rates["non_private"] == study.training.learning_rate
+
+
+def test_a_key_stands_for_its_loader_and_network():
+    study = config.load(
+        changed(
+            ("datasets", {"duke": {"split": {"ratios": [0.6, 0.2, 0.2]}}}),
+            ("models", {"unet": None}),
+            ("grids.0.datasets", ["duke"]),
+        )
+    )
+    assert study.datasets["duke"].loader == "duke"
+    assert study.models["unet"].network == "unet"
+
+
+def test_settings_are_plain_json():
+    study = config.load(DEFAULT)
+    for cell in cells.cells(study):
+        found = cells.settings(study, cell)
+        assert json.loads(json.dumps(found)) == found
+        assert found["training"]["physical_batch_size"] == study.training.batch_size
+
+
+# --- generated files ---
+
+
+def test_generated_files_are_up_to_date():
+    for path, text in config_files.files().items():
+        assert path.read_text() == text, f"{path.name} drifted; run `make config`"
+
+
+def test_comments_lose_nothing():
+    """The commented file says the same as the study it was made from."""
+    study = config.load(DEFAULT)
+    assert config.load(yaml.safe_load(config_files.commented(study))) == study
+
+
+def test_every_key_is_explained_in_file_and_table():
+    text, table = config_files.CONFIG.read_text(), config_files.README.read_text()
+    for key, field in config_files._walk(config.Study, ""):
+        assert field.description, key
+        assert f"`{key}`" in table
+        if ".lists." not in key:
+            assert field.description.split()[0] in text
+
+
+@pytest.mark.parametrize("value", [1e-5, 0.3, 1e-4, 5e-324, 100, 0.0, "a: b", None, [1, 2.5]])
+def test_scalars_survive_yaml(value):
+    assert yaml.safe_load(config_files._scalar(value)) == value
+
+
+def test_the_registry_names_what_engines_can_do():
+    for engine in mechanisms.names():
+        able = mechanisms.capabilities(engine)
+        assert able.title
+        for clipping, style in able.combinations:
+            mechanisms.check(engine, clipping, style)
+        assert able.private == (("none", "none") not in able.combinations)
