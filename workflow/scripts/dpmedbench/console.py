@@ -40,14 +40,15 @@ def say(line: str) -> None:
 class Progress:
     """How far a long piece of work is, on standard error.
 
-    Use as a context manager; `update` may be called as often as one likes.
+    Use as a context manager; `update` may be called as often as one likes. `done` of the total
+    were done before.
     """
 
-    def __init__(self, title: str, total: int | None = None):
+    def __init__(self, title: str, total: int | None = None, done: int = 0):
         self.title = title
         self.total = total
         self.started = self._last = time.monotonic()
-        self.done = 0
+        self.done = self._before = done
         self._text = ""
         self._bar = None
 
@@ -65,7 +66,9 @@ class Progress:
                 console=Console(stderr=True),
                 transient=True,
             )
-            self._task = self._bar.add_task(self.title, total=self.total, text="")
+            self._task = self._bar.add_task(
+                self.title, total=self.total, completed=self.done, text=""
+            )
             self._bar.start()
         return self
 
@@ -99,7 +102,8 @@ class Progress:
 
     def _left(self) -> str:
         elapsed = time.monotonic() - self.started
-        return _duration(elapsed / max(1, self.done) * (self.total - self.done))
+        each = elapsed / max(1, self.done - self._before)
+        return _duration(each * (self.total - self.done))
 
 
 def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:

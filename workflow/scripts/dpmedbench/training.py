@@ -118,8 +118,7 @@ class Cell:
         with checkpoint.locked(self.state):
             self._resume()
             self._upload()
-            with Progress(title, epochs) as progress:
-                progress.update(len(self.history))
+            with Progress(title, epochs, len(self.history)) as progress:
                 for epoch in range(len(self.history) + 1, epochs + 1):
                     self.history.append(self._epoch(epoch))
                     if epoch % self.options["checkpoint_every"] == 0 or epoch == epochs:
