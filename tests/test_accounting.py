@@ -20,6 +20,21 @@ def test_prv_gives_the_published_epsilons_of_the_clipping_study(sigma, published
     assert found == pytest.approx(published, rel=0.004)  # the error allowance is 0.2 % of rdp
 
 
+@pytest.mark.parametrize(("sigma", "steps"), [(0.5, 700), (1.0, 70), (2.0, 5000)])
+def test_rdp_and_prv_are_those_of_opacus(sigma, steps):
+    """What is kept between calls changes no value."""
+    from opacus.accountants import PRVAccountant, RDPAccountant
+
+    rdp, prv = RDPAccountant(), PRVAccountant()
+    rdp.history = prv.history = [(sigma, 0.1, steps)]
+    found = accounting.epsilon("rdp", sigma, 0.1, steps, DELTA)
+    assert found == pytest.approx(rdp.get_epsilon(DELTA), rel=1e-12)
+    error = max(accounting.MIN_ERROR, accounting.RELATIVE_ERROR * found)
+    assert accounting.epsilon("prv", sigma, 0.1, steps, DELTA) == pytest.approx(
+        prv.get_epsilon(DELTA, eps_error=error), rel=1e-12
+    )
+
+
 def test_rdp_agrees_with_dp_accounting():
     from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
     from dp_accounting.rdp import RdpAccountant
