@@ -7,6 +7,7 @@ the plan gives sampler, divisor and noise, and the monitor watches what Opacus d
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from dpmedbench.errors import UserError
@@ -51,6 +52,8 @@ class OpacusEngine:
         from opacus.optimizers import get_optimizer_class
         from opacus.validators import ModuleValidator
 
+        # it comes at every step of a network whose input, the image, needs no gradient
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
         problems = ModuleValidator.validate(model, strict=False)
         if problems:
             raise UserError(f"model: Opacus cannot make it private: {problems[0]}")
