@@ -16,10 +16,14 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"
+
+
+onsuccess:
+    print(f"The report is {RESULTS}/report.html")
 
 
 rule all:
     default_target: True
     input:
-        figure_files(),
-        cell_files("scans.png"),
+        f"{RESULTS}/report.html",

@@ -1,3 +1,4 @@
+import shlex
 import sys
 from pathlib import Path
 
@@ -20,6 +21,12 @@ DATASETS = list(dict.fromkeys(cell.dataset for cell in CELLS.values()))
 FIGURES = figures.catalog()
 RESULTS = f"results/{STUDY.study}"
 CELL = "{dataset}/{model}/{mechanism}/{privacy}/fold{fold}/seed{seed}"
+TABLES = {
+    "history": "history.parquet",
+    "scores": "scores.parquet",
+    "cost": "cost.json",
+    "privacy": "privacy.json",
+}
 
 
 wildcard_constraints:
@@ -62,3 +69,48 @@ def with_source(source):
     """A pattern of the datasets of one source; it matches nothing where there is none."""
     names = [name for name, dataset in STUDY.datasets.items() if dataset.source == source]
     return "|".join(names) or "(?!)"
+
+
+def raw_folder(wildcards):
+    """Where the raw data of a dataset lie, or will."""
+    dataset = STUDY.datasets[wildcards.dataset]
+    if dataset.source != "path":
+        return f"resources/{dataset.source}/{wildcards.dataset}"
+    if not Path(dataset.path).is_dir():
+        raise WorkflowError(
+            f"datasets.{wildcards.dataset}.path: found {dataset.path!r}, which is no folder; "
+            "give the folder that holds the raw data"
+        )
+    return dataset.path
+
+
+def configfiles_option():
+    """The command line's --configfile, for a second Snakemake of the same study."""
+    files = " ".join(shlex.quote(str(path)) for path in workflow.overwrite_configfiles)
+    return f"--configfile {files}" if files else ""
+
+
+def train_code(wildcards):
+    """Digest of the code that trains a cell: the loop, its engine, its network, its task."""
+    cell = cell_of(wildcards)
+    task = datasets.load(STUDY.datasets[cell.dataset].loader).SPEC.task
+    return code(
+        "train.py",
+        f"mechanisms.{STUDY.mechanisms[cell.mechanism].engine}",
+        f"models.{STUDY.models[cell.model].network}",
+        f"tasks.{task}",
+    )
+
+
+def figure_files():
+    """Every figure of every dataset, as SVG."""
+    names = STUDY.figures or list(FIGURES)
+    return [f"{RESULTS}/figures/{dataset}/{name}.svg" for dataset in DATASETS for name in names]
+
+
+def figure_input(wildcards):
+    """The tables, store and masks that a figure needs."""
+    files = {need: f"{RESULTS}/tables/{need}.parquet" for need in TABLES}
+    files["store"] = f"results/data/{wildcards.dataset}.h5"
+    files["masks"] = cell_files("masks.h5", wildcards.dataset)
+    return {need: files[need] for need in FIGURES[wildcards.figure].needs}

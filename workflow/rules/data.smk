@@ -1,16 +1,3 @@
-def raw_folder(wildcards):
-    """Where the raw data of a dataset lie, or will."""
-    dataset = STUDY.datasets[wildcards.dataset]
-    if dataset.source != "path":
-        return f"resources/{dataset.source}/{wildcards.dataset}"
-    if not Path(dataset.path).is_dir():
-        raise WorkflowError(
-            f"datasets.{wildcards.dataset}.path: found {dataset.path!r}, which is no folder; "
-            "give the folder that holds the raw data"
-        )
-    return dataset.path
-
-
 rule download:
     output:
         directory("resources/download/{dataset}"),

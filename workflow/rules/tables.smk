@@ -1,11 +1,3 @@
-TABLES = {
-    "history": "history.parquet",
-    "scores": "scores.parquet",
-    "cost": "cost.json",
-    "privacy": "privacy.json",
-}
-
-
 rule table:
     input:
         lambda wildcards: cell_files(TABLES[wildcards.table]),

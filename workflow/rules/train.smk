@@ -1,15 +1,3 @@
-def train_code(wildcards):
-    """Digest of the code that trains a cell: the loop, its engine, its network, its task."""
-    cell = cell_of(wildcards)
-    task = datasets.load(STUDY.datasets[cell.dataset].loader).SPEC.task
-    return code(
-        "train.py",
-        f"mechanisms.{STUDY.mechanisms[cell.mechanism].engine}",
-        f"models.{STUDY.models[cell.model].network}",
-        f"tasks.{task}",
-    )
-
-
 rule train:
     input:
         data="results/data/{dataset}.h5",
