@@ -70,7 +70,7 @@ def changed(*changes):
         ([("datasets.phantom_duke.split.ratios", [0.5, 0.2, 0.2])], r"ratios sum to 0.9"),
         ([("datasets.phantom_duke.split.method", "kfold")], r"kfold needs folds >= 3, found 1"),
         ([("datasets.phantom_duke.split.method", "lists")], r"lists goes with method lists"),
-        ([("models.unet.num_groups", 3)], r"num_groups 3 does not divide features \[8, 16, 32, 64\]"),
+        ([("models.unet.num_groups", 3)], r"num_groups 3 does not divide features \[16, 32, 64\]"),
         ([("figures", ["pie"])], r"figures: found \['pie'\], allowed are"),
         ([("study", "a/b")], r"study: found 'a/b'"),
     ],
