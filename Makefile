@@ -1,0 +1,57 @@
+# DP-MedBench. `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+CORES ?= all
+GPUS ?= 1
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
+RUN := env PATH="$(abspath $(BIN)):$$PATH" OMP_WAIT_POLICY=passive
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==$(shell sed -n 's/^torch==//p' requirements.lock)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	-$(BIN)/python -m compileall -q -j0 $(VENV)/lib
+	@touch $@
+
+.PHONY: install
+install: $(STAMP) ## Create the environment in .venv from the pinned requirements
+
+.PHONY: demo
+demo: install ## Run the default study on phantoms, raw data to report (about 4 minutes)
+	$(RUN) snakemake --cores $(CORES) --resources gpu=$(GPUS)
+
+.PHONY: test
+test: install ## Run the tests
+	$(RUN) pytest
+
+.PHONY: lint
+lint: install ## Check the code: ruff, snakefmt, snakemake --lint, generated files
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) snakefmt --check Snakefile workflow/rules
+	$(RUN) snakemake --lint
+	$(RUN) python -m dpmedbench.config_files --check
+
+.PHONY: config
+config: install ## Renew the comments, schema and key table of the configuration
+	$(RUN) python -m dpmedbench.config_files
+
+.PHONY: format
+format: install ## Format the code
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+	$(RUN) snakefmt Snakefile workflow/rules
+
+.PHONY: benchmark
+benchmark: install ## Measure how aggregation grows with the cells
+	$(RUN) python benchmarks/aggregate.py
