@@ -32,7 +32,7 @@ demo: install ## Run the default study on phantoms, raw data to report (about 4 
 
 .PHONY: test
 test: install ## Run the tests
-	$(RUN) pytest
+	$(RUN) OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
 
 .PHONY: lint
 lint: install ## Check the code: ruff, snakefmt, snakemake --lint, generated files

@@ -15,6 +15,12 @@ try:
     STUDY = load(config)
 except UserError as error:
     raise WorkflowError(str(error)) from None
+for name, dataset in STUDY.datasets.items():
+    if dataset.path is not None and not Path(dataset.path).is_dir():
+        raise WorkflowError(
+            f"config: datasets.{name}.path: found {dataset.path!r}, which is no folder; give the "
+            "folder that holds the raw data"
+        )
 
 CELLS = {cell.folder: cell for cell in cells.cells(STUDY)}
 DATASETS = list(dict.fromkeys(cell.dataset for cell in CELLS.values()))
@@ -74,14 +80,7 @@ def with_source(source):
 def raw_folder(wildcards):
     """Where the raw data of a dataset lie, or will."""
     dataset = STUDY.datasets[wildcards.dataset]
-    if dataset.source != "path":
-        return f"resources/{dataset.source}/{wildcards.dataset}"
-    if not Path(dataset.path).is_dir():
-        raise WorkflowError(
-            f"datasets.{wildcards.dataset}.path: found {dataset.path!r}, which is no folder; "
-            "give the folder that holds the raw data"
-        )
-    return dataset.path
+    return dataset.path or f"resources/{dataset.source}/{wildcards.dataset}"
 
 
 def configfiles_option():

@@ -1,17 +1,3 @@
-def figure_files():
-    """Every figure of every dataset, as SVG."""
-    names = STUDY.figures or list(FIGURES)
-    return [f"{RESULTS}/figures/{dataset}/{name}.svg" for dataset in DATASETS for name in names]
-
-
-def figure_input(wildcards):
-    """The tables, store and masks that a figure needs."""
-    files = {need: f"{RESULTS}/tables/{need}.parquet" for need in TABLES}
-    files["store"] = f"results/data/{wildcards.dataset}.h5"
-    files["masks"] = cell_files("masks.h5", wildcards.dataset)
-    return {need: files[need] for need in FIGURES[wildcards.figure].needs}
-
-
 rule figure:
     input:
         unpack(figure_input),

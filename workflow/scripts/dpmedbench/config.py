@@ -102,13 +102,13 @@ class Dataset(Section):
     @property
     def nominal_training_records(self) -> int | None:
         """Training records to be expected, None where only the data can tell."""
-        spec = datasets.load(self.loader).SPEC
+        if self.source == "path":
+            return None
         if self.source == "phantom":
             patients, records = self.phantom.patients, self.phantom.scans
         else:
+            spec = datasets.load(self.loader).SPEC
             patients, records = spec.nominal_patients, spec.nominal_records_per_patient
-        if patients is None or records is None:
-            return None
         if self.split.method == "lists":
             return len(self.split.lists.train) * records
         if self.split.method == "kfold":
