@@ -56,13 +56,16 @@ class Progress:
         if sys.stderr.isatty():
             from rich import progress
             from rich.console import Console
+            from rich.table import Column
 
+            # on a narrow terminal the words give way, not the numbers
+            count = Column(no_wrap=True, min_width=len(f"{self.total}/{self.total}"))
             self._bar = progress.Progress(
                 "{task.description}",
-                progress.BarColumn(),
-                progress.MofNCompleteColumn(),
+                progress.BarColumn(bar_width=10),
+                progress.MofNCompleteColumn(table_column=count),
+                progress.TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
                 "{task.fields[text]}",
-                progress.TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
             )
