@@ -1,0 +1,277 @@
+"""The workflow, end to end on phantoms: what runs, what runs again, what a person is told."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from safetensors import safe_open
+
+pytestmark = pytest.mark.workflow
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "study": "tiny",
+    "title": "A tiny study",
+    "datasets": {
+        "phantom_duke": {
+            "loader": "duke",
+            "image_size": [32, 32],
+            "split": {"method": "ratio", "ratios": [0.5, 0.25, 0.25]},
+            "phantom": {"patients": 4, "scans": 2, "image_size": [64, 64]},
+        }
+    },
+    "models": {"unet": {"features": [4, 8], "num_groups": 2}},
+    "mechanisms": {
+        "non_private": {"engine": "none"},
+        "opacus_flat": {"engine": "opacus", "clipping": "abadi", "clipping_style": "flat"},
+    },
+    "privacy": {"delta": 0.01},
+    "training": {"epochs": 3, "batch_size": 2, "device": "cpu"},
+    "grids": [
+        {
+            "datasets": ["phantom_duke"],
+            "models": ["unet"],
+            "mechanisms": ["non_private", "opacus_flat"],
+            "noise_multiplier": [1.0],
+        }
+    ],
+}
+CELLS = (
+    "phantom_duke/unet/non_private/none/fold0/seed0",
+    "phantom_duke/unet/opacus_flat/sigma1/fold0/seed0",
+)
+
+
+class Checkout:
+    """A copy of the workflow with a study of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for name in ("workflow", "config", "envs"):
+            shutil.copytree(
+                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        shutil.copy(ROOT / "Snakefile", folder)
+        (folder / "profiles").symlink_to("workflow/profiles")
+        self.study = TINY
+        self.write(TINY)
+
+    def write(self, study):
+        (self.folder / "study.yaml").write_text(yaml.safe_dump(study))
+
+    def start(self, *arguments):
+        command = [sys.executable, "-m", "snakemake", *arguments]
+        options = ["--cores", "2", "--resources", "gpu=1", "--configfile", "study.yaml"]
+        path = str(Path(sys.executable).parent)
+        return subprocess.Popen(
+            [*command, *options],
+            cwd=self.folder,
+            env=os.environ | {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments):
+        """Run snakemake; its exit code and what it printed."""
+        process = self.start(*arguments)
+        said, _ = process.communicate(timeout=600)
+        return process.returncode, said
+
+    def would_run(self):
+        """Jobs of a dry run, by rule."""
+        code, said = self.run("--dry-run")
+        assert code == 0, said
+        if "Nothing to be done" in said:
+            return {}
+        stats = said.rpartition("Job stats:")[2]
+        found = dict(re.findall(r"^(\w+)\s+(\d+)$", stats, re.MULTILINE))
+        return {rule: int(n) for rule, n in found.items() if rule not in ("all", "total")}
+
+    def append(self, path, text):
+        file = self.folder / "workflow" / "scripts" / path
+        file.write_text(file.read_text() + text)
+        return file
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """The study after one whole run."""
+    there = Checkout(tmp_path_factory.mktemp("checkout"))
+    code, said = there.run()
+    assert code == 0, said
+    return there
+
+
+def test_every_stage_leaves_its_files(checkout):
+    results = checkout.folder / "results"
+    assert (results / "data" / "phantom_duke.h5").exists()
+    for cell in CELLS:
+        found = {path.name for path in (results / "tiny" / "cells" / cell).iterdir()}
+        assert found == {
+            "model.safetensors",
+            "history.parquet",
+            "privacy.json",
+            "cost.json",
+            "manifest.json",
+            "masks.h5",
+            "scores.parquet",
+            "scans.png",
+        }
+    history = pd.read_parquet(results / "tiny" / "tables" / "history.parquet")
+    assert len(history) == 2 * 3
+    assert set(history["mechanism"]) == {"non_private", "opacus_flat"}
+    figures = list((results / "tiny" / "figures" / "phantom_duke").iterdir())
+    assert len(figures) >= 2 * 8
+    assert {path.suffix for path in figures} == {".svg", ".png"}
+
+
+def test_the_report_shows_every_figure_with_a_caption_of_this_run(checkout):
+    from dpmedbench import figures
+
+    report = (checkout.folder / "results" / "tiny" / "report.html").read_text()
+    for info in figures.catalog().values():
+        assert info.title in report
+    assert "A tiny study" in report
+    assert report.count("scans.png") >= 2
+    assert "at delta 0.01" in report
+
+
+def test_the_privacy_record_tells_what_happened(checkout):
+    private = checkout.folder / "results" / "tiny" / "cells" / CELLS[1] / "privacy.json"
+    record = json.loads(private.read_text())
+    assert record["sampler"] == "PoissonSampler"
+    assert record["num_records"] == 4
+    assert record["steps"] == 6
+    with safe_open(private.with_name("model.safetensors"), "np") as model:
+        assert record["noise_additions"] == 6 * len(model.keys())
+    assert 0 < record["epsilon_pld"] <= record["epsilon_rdp"]
+
+
+def test_a_second_run_does_nothing(checkout):
+    code, said = checkout.run()
+    assert code == 0
+    assert "Nothing to be done" in said
+
+
+def test_comments_train_nothing_again(checkout):
+    for path in ("train.py", "dpmedbench/training.py", "dpmedbench/store.py"):
+        checkout.append(path, "\n# a comment\n")
+    assert checkout.would_run() == {}
+
+
+def test_a_figure_is_redrawn_without_training(checkout):
+    file = checkout.append("dpmedbench/figures/training_loss.py", "\nADDED = 1\n")
+    assert checkout.would_run() == {"figure": 1, "report": 1}
+    file.write_text(file.read_text().replace("\nADDED = 1\n", ""))
+
+
+def test_an_engine_trains_its_own_cells_again(checkout):
+    file = checkout.append("dpmedbench/mechanisms/opacus.py", "\nADDED = 1\n")
+    assert checkout.would_run()["train"] == 1
+    file.write_text(file.read_text().replace("\nADDED = 1\n", ""))
+
+
+def test_a_new_noise_level_runs_its_own_cell_only(checkout):
+    grid = TINY["grids"][0] | {"noise_multiplier": [1.0, 2.0]}
+    checkout.write(TINY | {"grids": [grid]})
+    assert checkout.would_run()["train"] == 1
+    checkout.write(TINY)
+
+
+def test_an_edited_split_is_kept_checked_and_trained_on(checkout):
+    path = checkout.folder / "results" / "data" / "phantom_duke.splits.csv"
+    before = path.read_text()
+    swap = {"val": "test", "test": "val"}
+    path.write_text(re.sub(r"\b(val|test)\b", lambda m: swap[m[0]], before))
+    edited = path.read_text()
+    assert edited != before
+    assert checkout.would_run()["train"] == 2
+    code, said = checkout.run("--forcerun", "split", "--until", "split")
+    assert code == 0, said
+    assert "edited by hand, kept" in said
+    assert path.read_text() == edited
+
+    rows = edited.splitlines()
+    patient = next(row for row in rows if ",val," in row)
+    path.write_text("\n".join([*rows, patient.replace(",val,", ",train,")]) + "\n")
+    code, said = checkout.run("--until", "train")
+    assert code == 1
+    assert "phantom_duke.splits.csv" in said
+    assert "Traceback" not in said
+    path.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"training": {"epoch": 3}}, "config: training.epoch: unknown key"),
+        ({"privacy": {"delta": 0.5}}, "privacy.delta: found 0.5, but phantom_duke has 4 training"),
+        (
+            {"datasets": {"phantom_duke": {"loader": "duke", "source": "path", "path": "nowhere"}}},
+            "datasets.phantom_duke.path: found 'nowhere', which is no folder",
+        ),
+    ],
+)
+def test_a_mistake_in_the_config_is_one_sentence_before_any_job(checkout, change, sentence):
+    checkout.write(TINY | change)
+    code, said = checkout.run()
+    assert code == 1
+    assert sentence in said
+    assert "Traceback" not in said
+    assert "rule train" not in said
+    checkout.write(TINY)
+
+
+def test_a_wrong_raw_file_is_one_sentence_and_no_output(checkout):
+    raw = checkout.folder / "mine" / "2015_BOE_Chiu"
+    raw.mkdir(parents=True)
+    (raw / "Subject_01.mat").write_bytes(b"not a mat file")
+    dataset = TINY["datasets"]["phantom_duke"] | {"source": "path", "path": "mine"}
+    study = TINY | {"datasets": {"mine": dataset}}
+    checkout.write(study | {"grids": [TINY["grids"][0] | {"datasets": ["mine"]}]})
+    code, said = checkout.run("--until", "preprocess")
+    assert code == 1
+    assert re.search(r"error in preprocess: .*Subject_01.mat", said)
+    assert "Traceback" not in said
+    assert not (checkout.folder / "results" / "data" / "mine.h5").exists()
+    checkout.write(TINY)
+
+
+def test_a_killed_training_job_goes_on_where_it_was(checkout):
+    training = TINY["training"] | {"epochs": 60}
+    checkout.write(TINY | {"training": training})
+    target = f"results/tiny/cells/{CELLS[1]}/history.parquet"
+    process = checkout.start(target)
+    state = checkout.folder / "state" / "tiny" / CELLS[1]
+    job = _training_job(process, state)
+    os.kill(job, signal.SIGKILL)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, said
+    assert not (checkout.folder / target).exists()
+    code, said = checkout.run(target)
+    assert code == 0, said
+    assert re.search(r"going on after epoch \d+ from", said)
+    assert len(pd.read_parquet(checkout.folder / target)) == 60
+    checkout.write(TINY)
+
+
+def _training_job(process, state):
+    """Process id of the job that holds the lock of `state`, once it has a new checkpoint."""
+    before = (state / "checkpoint.pt").stat().st_mtime_ns
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stdout.read()
+        if (state / "checkpoint.pt").stat().st_mtime_ns != before:
+            return int(re.search(r"process (\d+)", (state / "lock").read_text())[1])
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint in two minutes")
