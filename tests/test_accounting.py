@@ -3,9 +3,10 @@
 import math
 
 import pytest
-from dpmedbench.privacy import accounting
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dpmedbench.privacy import accounting
 
 DELTA = 1e-5
 

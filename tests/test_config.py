@@ -6,6 +6,7 @@ import json
 import jsonschema
 import pytest
 import yaml
+
 from dpmedbench import cells, config, config_files, mechanisms
 from dpmedbench.errors import UserError
 
@@ -31,8 +32,14 @@ def changed(*changes):
         ([("epochs", 3)], r"epochs: unknown key; see config/README.md"),
         ([("training.epoch", 3)], r"training.epoch: unknown key"),
         ([("training.epochs", 0)], r"training.epochs: found 0, input should be greater than or eq"),
-        ([("training.epochs", "ten")], r"training.epochs: found 'ten', input should be a valid int"),
-        ([("training.precision", "float16")], r"'float16', input should be 'float32' or 'bfloat16'"),
+        (
+            [("training.epochs", "ten")],
+            r"training.epochs: found 'ten', input should be a valid int",
+        ),
+        (
+            [("training.precision", "float16")],
+            r"'float16', input should be 'float32' or 'bfloat16'",
+        ),
         (
             [("privacy.delta", 0.05)],
             r"privacy.delta: found 0.05, but phantom_duke has 25 training records; "
@@ -62,7 +69,7 @@ def changed(*changes):
         ),
         (
             [("mechanisms.non_private.clipping", "abadi")],
-            r"engine none cannot do clipping abadi \+ clipping_style none; allowed are none \+ none",
+            r"engine none cannot do clipping abadi \+ .*allowed are none \+ none",
         ),
         ([("mechanisms.opacus_flat.engine", "tf")], r"engine is 'tf', allowed are \['none', 'opac"),
         ([("datasets.phantom_duke.loader", "dukes")], r"loader is 'dukes', allowed are \('duke',"),

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+
 from dpmedbench import console
 from dpmedbench.errors import UserError
 from dpmedbench.files import replacing, write_json
@@ -57,9 +58,14 @@ def test_any_other_failure_leaves_its_trace_in_the_log(tmp_path):
 def test_an_output_is_whole_or_absent(tmp_path):
     path = tmp_path / "out.json"
     write_json(path, {"a": 1})
-    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_text() == '{\n  "a": 1\n}\n'
     with pytest.raises(ValueError, match="JSON"):
         write_json(path, {"a": float("nan")})

@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from dpmedbench import mechanisms, models
 from dpmedbench.errors import UserError
 from dpmedbench.losses import segmentation_loss
 from dpmedbench.privacy.contract import ContractMonitor
 from dpmedbench.privacy.plan import PrivacyPlan, thresholds
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 CLASSES = 3
 
@@ -180,5 +181,5 @@ def test_noise_goes_on_from_its_state():
 def test_a_layer_that_opacus_cannot_do_is_named():
     norm = torch.nn.InstanceNorm2d(2, affine=True, track_running_stats=True)
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), norm)
-    with pytest.raises(UserError, match="Opacus cannot make it private.*InstanceNorm"):
+    with pytest.raises(UserError, match=r"Opacus cannot make it private.*InstanceNorm"):
         engine_for(model, plan_for(model))

@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
 from dpmedbench.errors import UserError
 from dpmedbench.privacy.contract import ContractBroken, ContractMonitor
 from dpmedbench.privacy.plan import PrivacyPlan, thresholds
 from dpmedbench.privacy.sampling import PoissonSampler, ShuffledSampler
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 PLAN = PrivacyPlan(
     unit="image",

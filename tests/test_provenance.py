@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from dpmedbench import provenance
 
 SCRIPTS = provenance.ROOT.parent

@@ -23,7 +23,11 @@ def test_every_file_and_target_it_names_exists():
     for path in re.findall(r"config/studies/\w+\.yaml", README):
         assert (ROOT / path).exists(), path
     targets = subprocess.run(
-        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     for target in re.findall(r"make (\w+)", README):
         assert re.search(rf"^  {target}\b", targets, re.MULTILINE), target

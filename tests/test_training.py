@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from dpmedbench import checkpoint, outcome, training
 from dpmedbench.errors import UserError
 from dpmedbench.privacy.contract import ContractBroken
 from dpmedbench.privacy.sampling import ShuffledSampler
 from dpmedbench.training import Cell, Data
-from safetensors.torch import load_file
 
 CLASSES = 3
 PRIVATE = {"engine": "opacus", "clipping": "abadi", "clipping_style": "flat"}
