@@ -256,10 +256,10 @@ def test_a_frozen_engine_is_refused(tmp_path):
 def test_outputs_are_whole_and_readable(tmp_path):
     names = ("model", "history", "privacy", "cost", "manifest")
     paths = SimpleNamespace(**{name: tmp_path / f"{name}.out" for name in names})
-    wanted, records = settings(PRIVATE), data()
-    cell = Cell(wanted, records, tmp_path / "state")
+    wanted = settings(PRIVATE)
+    cell = Cell(wanted, data(), tmp_path / "state", "digest of the code")
     cell.run()
-    outcome.write(cell, records, wanted, "digest of the code", paths)
+    outcome.write(cell, paths)
     assert same_weights(load_file(paths.model), cell.weights())
     table = pq.read_table(paths.history)
     assert table.num_rows == 3
@@ -273,6 +273,7 @@ def test_outputs_are_whole_and_readable(tmp_path):
     assert privacy["noise_std_realised"] == pytest.approx(1.0, rel=0.1)
     manifest = json.loads(paths.manifest.read_text())
     assert manifest["settings"] == wanted
+    assert manifest["code"] == "digest of the code"
     assert manifest["versions"]["torch"] == torch.__version__
 
 

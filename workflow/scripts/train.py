@@ -11,8 +11,8 @@ from dpmedbench.training_data import load
 
 with running(snakemake):
     torch.set_num_threads(snakemake.threads)
-    settings, code = snakemake.params.settings, snakemake.params.code
+    settings = snakemake.params.settings
     data = load(snakemake.input.data, snakemake.input.splits, settings["identity"]["fold"])
-    cell = Cell(settings, data, Path(snakemake.params.state), code)
+    cell = Cell(settings, data, Path(snakemake.params.state), snakemake.params.code)
     cell.run()
-    outcome.write(cell, data, settings, code, snakemake.output)
+    outcome.write(cell, snakemake.output)

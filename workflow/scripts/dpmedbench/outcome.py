@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +10,7 @@ import pyarrow.parquet as pq
 from dpmedbench import cost, provenance
 from dpmedbench.files import replacing, write_json
 from dpmedbench.privacy.accounting import ACCOUNTANTS
-from dpmedbench.training import Cell, Data
+from dpmedbench.training import Cell
 
 SELECTION = {
     "last": "the last epoch; no selection",
@@ -19,7 +18,7 @@ SELECTION = {
 }
 
 
-def write(cell: Cell, data: Data, settings: dict, code: str, outputs) -> None:
+def write(cell: Cell, outputs) -> None:
     """Write the outputs of a cell that ran.
 
     Args:
@@ -35,11 +34,15 @@ def write(cell: Cell, data: Data, settings: dict, code: str, outputs) -> None:
     write_json(outputs.privacy, name | privacy(cell))
     write_json(outputs.cost, name | costs(cell))
     write_json(
-        Path(outputs.manifest),
+        outputs.manifest,
         {
-            "settings": settings,
-            "data": {"digest": data.digest, "train": len(data.train[0]), "val": len(data.val[0])},
-            "code": code,
+            "settings": cell.settings,
+            "data": {
+                "digest": cell.data.digest,
+                "train": len(cell.data.train[0]),
+                "val": len(cell.data.val[0]),
+            },
+            "code": cell.code,
             "selection": SELECTION[cell.options["selection"]],
             "randomness": "seeded (research mode): repeatable, not for a release that must resist "
             "an attacker who knows the seed",

@@ -49,14 +49,14 @@ class Cell:
     `timer` and `first_step_seconds`.
 
     Args:
-        settings: as made by `config.settings`.
+        settings: as made by `cells.settings`.
         data: the fold's records.
         state: folder of the checkpoint.
         code: digest of the code, part of the checkpoint's fingerprint.
     """
 
     def __init__(self, settings: dict, data: Data, state: Path, code: str = ""):
-        self.settings, self.data, self.state = settings, data, state
+        self.settings, self.data, self.state, self.code = settings, data, state, code
         self.options = options = settings["training"]
         self.started = time.monotonic()
         self.device = choose_device(options["device"])

@@ -54,9 +54,13 @@ class OpacusEngine:
 
         # it comes at every step of a network whose input, the image, needs no gradient
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
-        problems = ModuleValidator.validate(model, strict=False)
-        if problems:
-            raise UserError(f"model: Opacus cannot make it private: {problems[0]}")
+        for name, layer in model.named_modules():
+            problems = [] if any(layer.children()) else ModuleValidator.validate(layer)
+            if problems:
+                raise UserError(
+                    f"model: Opacus cannot make layer {name} ({type(layer).__name__}) private, "
+                    f"replace it: {problems[0]}"
+                )
         self.model = GradSampleModule(model, batch_first=True, loss_reduction="sum", strict=True)
         self.flat = len(plan.thresholds) == 1
         self.thresholds = plan.thresholds
