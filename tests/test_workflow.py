@@ -1,5 +1,6 @@
 """The workflow, end to end on phantoms: what runs, what runs again, what a person is told."""
 
+import functools
 import json
 import os
 import re
@@ -7,13 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 from safetensors import safe_open
+
+from dpmedbench.store import open_store
 
 pytestmark = pytest.mark.workflow
 
@@ -245,6 +250,32 @@ def test_a_wrong_raw_file_is_one_sentence_and_no_output(checkout):
     assert "Traceback" not in said
     assert not (checkout.folder / "results" / "data" / "mine.h5").exists()
     checkout.write(TINY)
+
+
+def test_a_download_is_fetched_unpacked_and_read(checkout):
+    """The official address is replaced by a server here, with a zip of the phantom's files."""
+    raw = checkout.folder / "resources" / "phantom" / "phantom_duke"
+    served = checkout.folder / "served"
+    served.mkdir()
+    shutil.make_archive(str(served / "2015_BOE_Chiu2"), "zip", raw)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(served))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    module = checkout.folder / "workflow" / "scripts" / "dpmedbench" / "datasets" / "duke.py"
+    honest = module.read_text()
+    here = f"http://127.0.0.1:{server.server_port}/"
+    module.write_text(re.sub(r"https://www[^\"]*/", here, honest))
+    dataset = TINY["datasets"]["phantom_duke"] | {"source": "download"}
+    grid = TINY["grids"][0] | {"datasets": ["fetched"]}
+    checkout.write(TINY | {"datasets": {"fetched": dataset}, "grids": [grid]})
+    code, said = checkout.run("results/data/fetched.h5")
+    server.shutdown()
+    module.write_text(honest)
+    checkout.write(TINY)
+    assert code == 0, said
+    data = checkout.folder / "results" / "data"
+    with open_store(data / "fetched.h5") as one, open_store(data / "phantom_duke.h5") as other:
+        assert one.digest == other.digest
 
 
 def test_a_killed_training_job_goes_on_where_it_was(checkout):
