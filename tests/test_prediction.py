@@ -1,4 +1,4 @@
-"""The test set: weights, masks, score table and picture."""
+"""The test set: weights, masks and score table."""
 
 from __future__ import annotations
 
@@ -16,16 +16,6 @@ from dpmedbench import models
 from dpmedbench.errors import UserError
 from dpmedbench.inputs import to_input
 from dpmedbench.prediction import load_weights, predict, score_table, write_masks
-from dpmedbench.prediction_picture import (
-    ADDED,
-    CONFUSED,
-    MISSED,
-    UNGRADED,
-    disagreement,
-    draw,
-    palette,
-    spread,
-)
 
 IDENTITY = {
     "study": "s",
@@ -190,58 +180,3 @@ def test_score_table(masks) -> None:
     assert row.dice.item() == pytest.approx(2 * both / each)
     assert row.source.item() == "Subject_1/B-scan 4"
     assert row.pixels.item() == (truth == 2).sum()
-
-
-def test_picture(masks) -> None:
-    figure = draw(masks, count=3)
-    assert len(figure.axes) == 12
-    assert [axis.get_title() for axis in figure.axes[:4]] == [
-        *("Image", "Truth", "Prediction", "Disagreement")
-    ]
-    assert "Subject_0\nB-scan 2\nDice 0." in figure.axes[0].get_ylabel()
-    classes, errors = figure.legends
-    assert [text.get_text() for text in classes.get_texts()] == [
-        *("background", "a", "b", "fluid", "not graded")
-    ]
-    assert len(errors.get_texts()) == 3
-
-
-@pytest.mark.parametrize("count", [1, 2, 8])
-def test_texts_of_the_picture_do_not_overlap(tmp_path, count: int) -> None:
-    path = tmp_path / "masks.h5"
-    store = FakeStore(9)
-    store.classes = tuple(f"a class with a name {i}" for i in range(14))
-    write_masks(path, store, np.arange(9), small(classes=14), IDENTITY)
-    figure = draw(path, count=count)
-    figure.draw_without_rendering()
-    boxes = [axis.get_tightbbox() for axis in figure.axes]
-    boxes += [legend.get_window_extent() for legend in figure.legends]
-    for i, box in enumerate(boxes):
-        assert figure.bbox.padded(1).contains(*box.min)
-        assert figure.bbox.padded(1).contains(*box.max)
-        assert box.count_overlaps(boxes[i + 1 :]) == 0
-
-
-def test_picture_spreads_over_patients() -> None:
-    patients = np.array(["a"] * 5 + ["b"] * 3 + ["c"])
-    assert spread(patients, 3) == [2, 6, 8]
-    assert len({patients[row] for row in spread(patients, 3)}) == 3
-    assert len(set(spread(patients, 6))) == 6
-    assert spread(patients, 100) == list(range(9))
-
-
-def test_disagreement_names_each_mistake() -> None:
-    from matplotlib.colors import to_rgb
-
-    truth = np.array([[1, 0, 1, 255, 1]], np.uint8)
-    prediction = np.array([[0, 1, 2, 1, 1]], np.uint8)
-    shown = disagreement(np.full((1, 5), 255, np.uint8), truth, prediction)[0]
-    expected = [*map(to_rgb, (MISSED, ADDED, CONFUSED, UNGRADED)), (1, 1, 1)]
-    np.testing.assert_allclose(shown, expected)
-
-
-@pytest.mark.parametrize("classes", [2, 9, 10, 30])
-def test_palette_tells_classes_apart(classes: int) -> None:
-    colours = palette(classes)
-    used = np.vstack([colours[:classes], colours[255:]])
-    assert len(np.unique(used, axis=0)) == classes + 1

@@ -23,3 +23,30 @@ rule figure:
         code=lambda wildcards: code("figure.py", f"figures.{wildcards.figure}"),
     script:
         "../scripts/figure.py"
+
+
+rule scans:
+    input:
+        masks=f"{RESULTS}/cells/{CELL}/masks.h5",
+    output:
+        scans=report(
+            f"{RESULTS}/cells/{CELL}/scans.png",
+            caption="../report/scans.rst",
+            category="{dataset}",
+            subcategory="Test scans",
+            labels={
+                "model": "{model}",
+                "mechanism": "{mechanism}",
+                "noise": "{privacy}",
+                "fold": "{fold}",
+                "seed": "{seed}",
+            },
+        ),
+    log:
+        f"logs/{STUDY.study}/scans/{CELL}.log",
+    conda:
+        "../../envs/figures.yaml"
+    params:
+        code=code("scans.py"),
+    script:
+        "../scripts/scans.py"

@@ -7,19 +7,6 @@ rule predict:
     output:
         masks=f"{RESULTS}/cells/{CELL}/masks.h5",
         scores=f"{RESULTS}/cells/{CELL}/scores.parquet",
-        scans=report(
-            f"{RESULTS}/cells/{CELL}/scans.png",
-            caption="../report/scans.rst",
-            category="{dataset}",
-            subcategory="Test scans",
-            labels={
-                "model": "{model}",
-                "mechanism": "{mechanism}",
-                "noise": "{privacy}",
-                "fold": "{fold}",
-                "seed": "{seed}",
-            },
-        ),
     log:
         f"logs/{STUDY.study}/predict/{CELL}.log",
     conda:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
-from dpmedbench import models, prediction, prediction_picture, splits, store
+from dpmedbench import models, prediction, splits, store
 from dpmedbench.files import replacing
 from dpmedbench.job import running
 from dpmedbench.metrics import most_frequent_class
@@ -25,5 +25,3 @@ with running(snakemake), store.open_store(Path(snakemake.input.data)) as records
     scores = prediction.score_table(snakemake.output.masks, constant, identity)
     with replacing(snakemake.output.scores) as temporary:
         pq.write_table(scores, temporary, compression="zstd")
-    with replacing(snakemake.output.scans) as temporary:
-        prediction_picture.draw(snakemake.output.masks).savefig(temporary, format="png", dpi=150)

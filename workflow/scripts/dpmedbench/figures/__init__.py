@@ -9,7 +9,8 @@ study). Its constants are `CATEGORY` (a heading of the report), `ORDER` (its pla
 - store: path of the dataset's HDF5;
 - masks: [(identity, path of masks.h5), ...] of the dataset's cells, where identity has `CELL`.
 
-`draw` returns a `matplotlib.figure.Figure`. Nothing here imports matplotlib before a figure is
+`draw` returns a `matplotlib.figure.Figure`. Modules without `draw` are what figures share, and
+`scans`, the picture of one cell. Nothing here imports matplotlib before a figure is
 drawn, and nothing ever imports torch.
 """
 
@@ -75,7 +76,7 @@ class FigureInfo:
 
 @functools.cache
 def catalog() -> dict[str, FigureInfo]:
-    """Every figure by name, in the order of categories' first figures and `ORDER`.
+    """Every figure by name, in the order of `ORDER`.
 
     Modules are parsed, not imported. Raises UserError naming the module and what it lacks.
     """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from dpmedbench.figures import style
+from dpmedbench.figures import style, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,14 +49,14 @@ def draw(cost: pd.DataFrame) -> Figure:
     values = cost.assign(
         low=cost["step_seconds_p10"], high=cost["step_seconds_p90"], memory=memory / GIB
     )
-    levels = style.noises(cost["privacy"])
+    levels = wording.noises(cost["privacy"])
     for model, (time_axes, memory_axes) in zip(models, grid, strict=True):
         part = values[values["model"] == model]
         rows = [mechanism for mechanism in mechanisms if mechanism in set(part["mechanism"])]
         _dots(time_axes, part, rows, levels, "step_seconds_p50", ("low", "high"))
         _dots(memory_axes, part, rows, levels, "memory", None)
-        time_axes.set_title(style.name(model), loc="left")
-        time_axes.set_yticks(range(len(rows)), [style.name(row) for row in rows])
+        time_axes.set_title(wording.name(model), loc="left")
+        time_axes.set_yticks(range(len(rows)), [wording.name(row) for row in rows])
         memory_axes.set_yticks(range(len(rows)), [""] * len(rows))
     for column, names in ((0, ["step_seconds_p50", "low", "high"]), (1, ["memory"])):
         for axes in grid[:, column]:
@@ -97,7 +97,7 @@ def _dots(
     reference = part.loc[part["privacy"] == "none", column].mean()
     for y, mechanism in enumerate(rows):
         of_mechanism = part[part["mechanism"] == mechanism]
-        labels = [*style.noises(of_mechanism["privacy"]), "none"]
+        labels = [*wording.noises(of_mechanism["privacy"]), "none"]
         labels = [label for label in labels if (of_mechanism["privacy"] == label).any()]
         for place, label in enumerate(labels):
             of_noise = of_mechanism[of_mechanism["privacy"] == label]

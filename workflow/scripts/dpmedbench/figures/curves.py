@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from dpmedbench.figures import style
+from dpmedbench.figures import style, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,13 +48,13 @@ def curves(
         style.noise_section(shown, dashed=not shared_lines),
         *references,
     ]
-    figure, panels = style.panels([style.name(model) for model in models] or [" "], sections)
+    figure, panels = style.panels([wording.name(model) for model in models] or [" "], sections)
     for model, axes in zip(models, panels, strict=False):
         part = finite[finite["model"] == model]
         if part.empty:
             style.explain(axes, empty)
         else:
-            _lines(axes, part, column, levels=style.noises(frame["privacy"]), shared=shared_lines)
+            _lines(axes, part, column, levels=wording.noises(frame["privacy"]), shared=shared_lines)
             axes.set_xlabel("epoch")
     if finite.empty:
         panels[0].set_yticks([])
@@ -85,15 +85,15 @@ def _lines(
     faint = 0.16 if len(settings) <= MANY else 0.07
     for index, (mechanism, colour) in enumerate(colours.items()):
         of_mechanism = part[part["mechanism"] == mechanism]
-        for privacy in [*style.noises(of_mechanism["privacy"]), "none"]:
+        for privacy in [*wording.noises(of_mechanism["privacy"]), "none"]:
             of_noise = of_mechanism[of_mechanism["privacy"] == privacy]
             if of_noise.empty:
                 continue
             rank = levels.index(privacy) if privacy in levels else 0
             tint = style.shade(colour, rank, len(levels))
             line = _interleaved(index, len(colours)) if shared else style.dashes(rank)
-            spread = of_noise.groupby("epoch")[column].agg(["mean", "min", "max"])
-            if style.runs(of_noise) > 1:
+            spread = of_noise.groupby("epoch")[column].agg(["mean", "min", "max", "size"])
+            if spread["size"].max() > 1:
                 axes.fill_between(
                     spread.index, spread["min"], spread["max"], color=tint, alpha=faint, linewidth=0
                 )

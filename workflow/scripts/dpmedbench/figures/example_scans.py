@@ -1,8 +1,8 @@
 """Example scans and their masks
 
 Two scans of {dataset} as they are trained on ({image_size} pixels), each beside itself with the
-grader's classes laid over it. Grey pixels were not graded: they count neither in the loss nor in
-the scores. Of a middle scan of each patient, the two with the most classes are shown.
+grader's classes laid over it. Grey, hatched pixels were not graded: they count neither in the loss
+nor in the scores. Of a middle scan of each patient, the two with the most classes are shown.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from dpmedbench.figures import style, tiles
+from dpmedbench.datasets.base import IGNORE
+from dpmedbench.figures import classes, style, tiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,22 +39,23 @@ def draw(store: Path) -> Figure:
             candidates = np.arange(min(data.num_records, PATIENTS))
         images, targets = data.read(candidates)
         sources = np.asarray(data.sources)[candidates]
-        title, classes = data.title, data.classes
+        title, names = data.title, data.classes
         chosen = tiles.telling(targets, patients[candidates])
     rows, columns = images.shape[1:3]
     width = (style.DOUBLE - 5 * GAP) / 4
     height = width * rows / columns
-    foot = tiles.class_legend_height(classes, style.DOUBLE)
+    legend = classes.entries(names, ungraded=bool((targets[chosen] == IGNORE).any()))
+    foot = tiles.legend_height(legend, style.DOUBLE)
     figure = Figure(figsize=(style.DOUBLE, TITLE + height + 0.06 + foot))
     for place, index in enumerate(chosen):
         left = GAP + place * 2 * (width + GAP)
         scan = tiles.place(figure, images[index], left, TITLE, width, height)
-        masked = tiles.overlay(images[index], targets[index], len(classes))
-        tiles.place(figure, masked, left + width + GAP, TITLE, width, height).set_title(
-            "with its classes", weight="normal", fontsize=style.SMALL, loc="left", pad=3
-        )
+        masked = classes.overlay(images[index], targets[index], len(names))
+        left += width + GAP
+        truth = tiles.place(figure, masked, left, TITLE, width, height, targets[index])
         _name(scan, f"{title}\n{sources[index]}")
-    tiles.class_legend(figure, classes, ignored=bool((targets[chosen] == tiles.IGNORE).any()))
+        _name(truth, "with its classes")
+    tiles.legend(figure, legend)
     return figure
 
 

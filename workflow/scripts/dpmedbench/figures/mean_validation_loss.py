@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpmedbench.figures import style
+from dpmedbench.figures import style, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,13 +32,13 @@ def draw(history: pd.DataFrame) -> Figure:
     means = finite.groupby([*SETTING, "fold", "seed"])["val_loss"].mean()
     bars = means.groupby(SETTING).agg(["mean", "min", "max"]).reset_index()
     models = list(history["model"].unique())
-    labels = ["none"] * bool((history["privacy"] == "none").any()) + style.noises(
+    labels = ["none"] * bool((history["privacy"] == "none").any()) + wording.noises(
         history["privacy"]
     )
     figure, panels = style.panels(
-        [style.name(model) for model in models] or [" "], [style.mechanism_section(history)]
+        [wording.name(model) for model in models] or [" "], [style.mechanism_section(history)]
     )
-    axis_name, ticks = style.noise_axis(labels)
+    axis_name, ticks = wording.noise_axis(labels)
     for model, axes in zip(models, panels, strict=False):
         part = bars[bars["model"] == model]
         if part.empty:

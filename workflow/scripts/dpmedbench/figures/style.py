@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -16,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from dpmedbench.figures import wording
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.artist import Artist
@@ -26,26 +27,11 @@ PANEL_HEIGHT = 2.2
 SMALL = 7  # points
 MUTED = "#6b6b6b"
 NON_PRIVATE = ("#000000", "#777777", "#aaaaaa")
-IGNORED = "#b0b0b0"
+VOID = "#b0b0b0"  # no value: a pixel that was not graded, a class without a score
 DECADES = 1.5
 # seaborn's colour-blind palette without its grey, which is kept for what is not private.
 MECHANISMS = (0, 1, 2, 3, 4, 9, 5, 8, 6)
 DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
-# Neighbouring layers differ in lightness, for every kind of colour vision (after Paul Tol).
-CLASSES = (
-    "#ffffff",
-    "#332288",
-    "#88ccee",
-    "#117733",
-    "#ddcc77",
-    "#882255",
-    "#44aa99",
-    "#cc6677",
-    "#aa4499",
-)
-LAST_CLASS = "#ee7733"  # the finding among the anatomy: fluid
-SYMBOLS = {"sigma": "σ", "eps": "target ε", "beta": "β"}
-AXIS_NAMES = {"sigma": "noise multiplier σ", "eps": "target ε", "beta": "noise scale β"}
 
 Section = tuple[str, list[tuple[str, "Artist"]]]
 BLANK = (" ", Line2D([], [], linestyle="none"))
@@ -70,6 +56,7 @@ def theme() -> Iterator[None]:
         "axes.spines.right": False,
         "axes.grid": True,
         "grid.linewidth": 0.5,
+        "hatch.linewidth": 0.5,
         "savefig.facecolor": "white",
         "svg.hashsalt": "dpmedbench",
         "figure.constrained_layout.h_pad": 0.05,
@@ -104,37 +91,6 @@ def colours(frame: pd.DataFrame) -> dict[str, str]:
     return {name: colour for name, colour in given.items() if name in present}
 
 
-def noises(labels: Sequence[str]) -> list[str]:
-    """The distinct privacy labels, least noise first, without "none"."""
-    return sorted({label for label in labels if label != "none"}, key=_noise_key)
-
-
-def _noise_key(label: str) -> tuple[str, float, str]:
-    kind, value = split_noise(label)
-    return kind, -value if kind == "eps" else value, label
-
-
-def split_noise(label: str) -> tuple[str, float]:
-    """ "sigma0.5" to ("sigma", 0.5); a label of another shape to (label, NaN)."""
-    match = re.fullmatch(r"([a-z_]+?)([0-9.]+(?:e[-+]?\d+)?)", label)
-    return (match[1], float(match[2])) if match else (label, float("nan"))
-
-
-def noise_name(label: str) -> str:
-    """ "sigma0.5" to "σ = 0.5"."""
-    kind, value = split_noise(label)
-    return label if np.isnan(value) else f"{SYMBOLS.get(kind, kind)} = {value:g}"
-
-
-def noise_axis(labels: Sequence[str]) -> tuple[str, list[str]]:
-    """Name and tick labels of an axis of privacy labels ("none" becomes "no noise")."""
-    kinds = {split_noise(label)[0] for label in labels if label != "none"}
-    if len(kinds) == 1:
-        values = ["none" if x == "none" else f"{split_noise(x)[1]:g}" for x in labels]
-        return AXIS_NAMES.get(*kinds, *kinds), values
-    return "noise", ["none" if x == "none" else noise_name(x) for x in labels]
-
-
 def shade(colour: str, rank: int, count: int) -> str:
     """`colour`, the lighter the more noise: `rank` 0 (least noise) to `count` - 1."""
     white = 0.55 * rank / max(count - 1, 3)
@@ -144,15 +100,6 @@ def shade(colour: str, rank: int, count: int) -> str:
 def dashes(rank: int) -> object:
     """A line style for the noise of `rank`, beside its shade."""
     return DASHES[rank % len(DASHES)]
-
-
-def name(text: str) -> str:
-    """A configuration's name as people write it: "nested_unet" to "Nested U-Net"."""
-    text = text.replace("non_private", "non-private").replace("_", " ")
-    text = re.sub(r"\bunet\b", "U-Net", text)
-    text = re.sub(r"\bresnet(\d+)", r"ResNet\1", text)
-    text = text.replace("per layer", "per-layer")
-    return text[:1].upper() + text[1:]
 
 
 def panels(
@@ -221,7 +168,7 @@ def _inches(labels: Iterable[str]) -> float:
 def mechanism_section(frame: pd.DataFrame) -> Section:
     """Legend section: the colour of each mechanism."""
     entries = [
-        (name(mechanism), Line2D([], [], color=colour, linewidth=2))
+        (wording.name(mechanism), Line2D([], [], color=colour, linewidth=2))
         for mechanism, colour in colours(frame).items()
     ]
     return "Mechanism", entries
@@ -229,10 +176,10 @@ def mechanism_section(frame: pd.DataFrame) -> Section:
 
 def noise_section(frame: pd.DataFrame, *, dashed: bool = True, marker: str = "") -> Section:
     """Legend section: the shade (and line style) of each noise level."""
-    levels = noises(frame["privacy"])
+    levels = wording.noises(frame["privacy"])
     entries = [
         (
-            noise_name(level),
+            wording.noise_name(level),
             Line2D(
                 [],
                 [],
@@ -320,10 +267,3 @@ def explain(axes: Axes, text: str) -> None:
     )
     axes.grid(False)
     axes.set_xticks([])
-
-
-def class_colours(count: int) -> list[str]:
-    """A colour for each class: class 0, the background, is white and the last one orange."""
-    if count <= len(CLASSES) + 1:
-        return [*CLASSES[: count - 1], LAST_CLASS]
-    return ["#ffffff", *(to_hex(colour) for colour in sns.color_palette("husl", count - 1))]

@@ -14,7 +14,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from dpmedbench.figures import style
+from dpmedbench.figures import style, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ def draw(scores: pd.DataFrame) -> Figure:
     grid = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     for axes, model, table in zip(grid, models, tables, strict=False):
         table = table.reindex(rows)
-        axes.set_facecolor(style.IGNORED)
+        axes.set_facecolor(style.VOID)
         sns.heatmap(
             table,
             ax=axes,
@@ -66,7 +66,7 @@ def draw(scores: pd.DataFrame) -> Figure:
             linecolor="white",
             yticklabels=rows,
         )
-        axes.set_title(style.name(model))
+        axes.set_title(wording.name(model))
         axes.set(xlabel="", ylabel="")
         axes.tick_params(axis="both", length=0)
         axes.tick_params(axis="x", rotation=90)
@@ -107,16 +107,16 @@ def matrix(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _settings(scores: pd.DataFrame) -> pd.Series:
-    names = scores["mechanism"].map({m: style.name(m) for m in scores["mechanism"].unique()})
+    names = scores["mechanism"].map({m: wording.name(m) for m in scores["mechanism"].unique()})
     noise = scores["privacy"].map(
-        {p: "" if p == "none" else f", {style.noise_name(p)}" for p in scores["privacy"].unique()}
+        {p: "" if p == "none" else f", {wording.noise_name(p)}" for p in scores["privacy"].unique()}
     )
     return names.astype(str) + noise.astype(str)
 
 
 def _row_order(scores: pd.DataFrame) -> list[str]:
     order = list(style.colours(scores))
-    levels = ["none", *style.noises(scores["privacy"])]
+    levels = ["none", *wording.noises(scores["privacy"])]
     pairs = scores[["mechanism", "privacy"]].drop_duplicates()
     pairs = pairs.assign(row=_settings(pairs))
     ranked = sorted(

@@ -3,7 +3,7 @@
 Two test scans of {dataset}, their truth, and what the model of each mechanism ({mechanisms})
 predicts at each noise level ({noise}); models: {models}. The scans are those with the most classes
 in the truth, of different patients where there are several. The number in a prediction is its mean
-Dice on that scan over the classes without background. Grey: not graded.
+Dice on that scan over the classes without background. Grey, hatched: not graded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 from matplotlib.figure import Figure
 
-from dpmedbench.figures import style, tiles
+from dpmedbench.datasets.base import IGNORE
+from dpmedbench.figures import classes, style, tiles, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +75,7 @@ def draw(masks: list[tuple[Identity, Path]], scores: pd.DataFrame) -> Figure:
     width = min(width, LARGEST_TILE, TALLEST / (rows * down * shape))
     height = width * shape
     # The fewest letters that surely fit a tile decide how its heading is broken into lines.
-    letters = max(6, int(width / 0.056))
+    letters = max(8, int(width / 0.05))
     headings = [_broken(tile.heading, letters) for tile in block]
     heads = [
         LINE
@@ -89,7 +90,8 @@ def draw(masks: list[tuple[Identity, Path]], scores: pd.DataFrame) -> Figure:
     tops = np.cumsum([heads[row] + (row > 0) * (height + GAP) for row in range(rows)])
     block_height = tops[-1] + height + 0.24
     block_width = columns * (width + GAP) + 0.12
-    foot = tiles.class_legend_height(scans.classes, style.DOUBLE)
+    legend = classes.entries(scans.classes, ungraded=bool((scans.truths == IGNORE).any()))
+    foot = tiles.legend_height(legend, style.DOUBLE)
     total = 0.16 + down * block_height + foot
     figure = Figure(figsize=(style.DOUBLE, total))
     identity = cells[0][0]
@@ -116,11 +118,12 @@ def draw(masks: list[tuple[Identity, Path]], scores: pd.DataFrame) -> Figure:
             weight="bold",
         )
         for tile, heading in zip(block, headings, strict=True):
-            picture = _picture(tile, place, scans, predictions)
-            if picture is None:
+            shown = _shown(tile, place, scans, predictions)
+            if shown is None:
                 continue
+            picture, mask = shown
             x, y = left + tile.column * (width + GAP), top + tops[tile.row]
-            axes = tiles.place(figure, picture, x, y, width, height)
+            axes = tiles.place(figure, picture, x, y, width, height, mask)
             axes.set_title(heading, fontsize=6, weight="normal", pad=2, linespacing=1.1)
             if isinstance(tile.shown, Path) and np.isfinite(dice[tile.shown][place]):
                 axes.text(
@@ -140,7 +143,7 @@ def draw(masks: list[tuple[Identity, Path]], scores: pd.DataFrame) -> Figure:
                     va="center",
                     fontsize=6.5,
                 )
-    tiles.class_legend(figure, scans.classes, ignored=bool((scans.truths == tiles.IGNORE).any()))
+    tiles.legend(figure, legend)
     return figure
 
 
@@ -152,7 +155,7 @@ def _one_run(masks: list[tuple[Identity, Path]]) -> list[tuple[Identity, Path]]:
     run = min(counts, key=lambda run: (-counts[run], run))
     cells = [cell for cell in masks if (cell[0]["fold"], cell[0]["seed"]) == run]
     models = list(dict.fromkeys(identity["model"] for identity, _ in cells))
-    levels = ["none", *style.noises([identity["privacy"] for identity, _ in cells])]
+    levels = ["none", *wording.noises([identity["privacy"] for identity, _ in cells])]
 
     def place(cell: tuple[Identity, Path]) -> tuple:
         identity = cell[0]
@@ -168,10 +171,10 @@ def _strip(cells: list[tuple[Identity, Path]]) -> tuple[list[Tile], list[str]]:
     several = len({identity["model"] for identity, _ in cells}) > 1
     block = [Tile(0, 0, None, "Scan"), Tile(0, 1, "truth", "Truth")]
     for column, (identity, path) in enumerate(cells, start=2):
-        lines = [style.name(identity["model"])] if several else []
-        lines.append(style.name(identity["mechanism"]))
+        lines = [wording.name(identity["model"])] if several else []
+        lines.append(wording.name(identity["mechanism"]))
         if identity["privacy"] != "none":
-            lines.append(style.noise_name(identity["privacy"]))
+            lines.append(wording.noise_name(identity["privacy"]))
         block.append(Tile(0, column, path, "\n".join(lines)))
     return block, [""]
 
@@ -179,12 +182,12 @@ def _strip(cells: list[tuple[Identity, Path]]) -> tuple[list[Tile], list[str]]:
 def _matrix(cells: list[tuple[Identity, Path]]) -> tuple[list[Tile], list[str]]:
     """Scan, truth and non-private above; then a row a model and mechanism, a column a noise."""
     several = len({identity["model"] for identity, _ in cells}) > 1
-    levels = style.noises([identity["privacy"] for identity, _ in cells])
+    levels = wording.noises([identity["privacy"] for identity, _ in cells])
     block = [Tile(0, 0, None, "Scan"), Tile(0, 1, "truth", "Truth")]
     names = [""]
     places: dict[tuple, int] = {}
     for identity, path in cells:
-        mechanism, model = style.name(identity["mechanism"]), style.name(identity["model"])
+        mechanism, model = wording.name(identity["mechanism"]), wording.name(identity["model"])
         if identity["privacy"] == "none":
             column = 1 + max(tile.column for tile in block if tile.row == 0)
             heading = f"{model}\n{mechanism}" if several else mechanism
@@ -194,7 +197,7 @@ def _matrix(cells: list[tuple[Identity, Path]]) -> tuple[list[Tile], list[str]]:
         if row == len(names):
             names.append(f"{model}\n{mechanism}" if several else mechanism)
         level = identity["privacy"]
-        heading = style.noise_name(level) if row == 1 else ""
+        heading = wording.noise_name(level) if row == 1 else ""
         block.append(Tile(row, levels.index(level), path, heading))
     return block, names
 
@@ -230,20 +233,19 @@ def _dice(scores: pd.DataFrame, identity: Identity, records: list[int]) -> list[
     return [float(means.get(record, np.nan)) for record in records]
 
 
-def _picture(
+def _shown(
     tile: Tile, place: int, scans: Scans, predictions: dict[Path, list[np.ndarray | None]]
-) -> np.ndarray | None:
+) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """The picture of a tile and its mask where it shows one; None where there is none to show."""
     if tile.shown is None:
-        return scans.images[place]
+        return scans.images[place], None
     truth = scans.truths[place]
     mask = truth if tile.shown == "truth" else predictions[tile.shown][place]
     if mask is None:
         return None
-    ungraded = truth == tiles.IGNORE
-    return tiles.colour_mask(np.where(ungraded, tiles.IGNORE, mask), len(scans.classes))
+    graded = np.where(truth == IGNORE, IGNORE, mask)
+    return classes.paint(graded, len(scans.classes)), graded
 
 
 def _broken(text: str, letters: int) -> str:
-    return "\n".join(
-        textwrap.fill(line, letters, break_on_hyphens=False) for line in text.split("\n")
-    )
+    return "\n".join(textwrap.fill(line, letters) for line in text.split("\n"))

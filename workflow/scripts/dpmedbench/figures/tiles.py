@@ -1,4 +1,4 @@
-"""What the figures of pictures share: tiles placed by the inch, masks in the colours of classes."""
+"""What the figures of pictures share: which scans, tiles placed by the inch, a legend below."""
 
 from __future__ import annotations
 
@@ -6,31 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.colors import to_rgb
-from matplotlib.patches import Patch
 
-from dpmedbench.figures import style
+from dpmedbench.datasets.base import IGNORE
+from dpmedbench.figures import classes, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
-IGNORE = 255
-
-
-def colour_mask(mask: np.ndarray, classes: int) -> np.ndarray:
-    """A mask (H, W) of class numbers as an RGB picture (H, W, 3) in [0, 1]; 255 is grey."""
-    table = np.tile(np.array(to_rgb(style.IGNORED)), (256, 1))
-    table[:classes] = [to_rgb(colour) for colour in style.class_colours(classes)]
-    return table[mask]
-
-
-def overlay(image: np.ndarray, mask: np.ndarray, classes: int, alpha: float = 0.65) -> np.ndarray:
-    """A scan (uint8, (H, W) or (H, W, 3)) with the classes above 0 laid over it, as RGB."""
-    base = image / 255.0
-    base = np.repeat(base[..., None], 3, axis=2) if base.ndim == 2 else base
-    weight = np.where(mask == 0, 0.0, alpha)[..., None]
-    return (1 - weight) * base + weight * colour_mask(mask, classes)
+ROW = 0.155  # inches of a row of a legend
 
 
 def telling(targets: np.ndarray, patients: Sequence[str], count: int = 2) -> list[int]:
@@ -50,10 +35,16 @@ def telling(targets: np.ndarray, patients: Sequence[str], count: int = 2) -> lis
 
 
 def place(
-    figure: Figure, picture: np.ndarray, left: float, top: float, width: float, height: float
+    figure: Figure,
+    picture: np.ndarray,
+    left: float,
+    top: float,
+    width: float,
+    height: float,
+    mask: np.ndarray | None = None,
 ) -> Axes:
     """Show a picture in a box whose upper left corner lies `left`, `top` inches from that of the
-    figure."""
+    figure; what is not graded in its `mask` is hatched."""
     total_width, total_height = figure.get_size_inches()
     axes = figure.add_axes(
         (
@@ -64,6 +55,8 @@ def place(
         )
     )
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
+    if mask is not None:
+        classes.hatch(axes, mask)
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     for spine in axes.spines.values():
@@ -71,26 +64,19 @@ def place(
     return axes
 
 
-def class_legend_height(classes: Sequence[str], width: float) -> float:
-    """Inches that the legend of the classes takes below the tiles of a figure `width` wide."""
-    return 0.155 * -(-(len(classes) + 1) // _across(classes, width)) + 0.14
+def legend_height(entries: Sequence[Patch], width: float) -> float:
+    """Inches that a legend of `entries` takes below the tiles of a figure `width` wide."""
+    return ROW * -(-len(entries) // _across(entries, width)) + 0.14
 
 
-def class_legend(figure: Figure, classes: Sequence[str], *, ignored: bool) -> None:
-    """The legend of the classes at the foot of a figure, with "not graded" where some is."""
-    width = figure.get_figwidth()
-    handles = [
-        Patch(facecolor=colour, edgecolor=style.MUTED, linewidth=0.4, label=label)
-        for label, colour in zip(classes, style.class_colours(len(classes)), strict=True)
-    ]
-    if ignored:
-        handles.append(
-            Patch(facecolor=style.IGNORED, edgecolor=style.MUTED, linewidth=0.4, label="not graded")
-        )
+def legend(figure: Figure, entries: Sequence[Patch], above: float = 0.0) -> None:
+    """A legend at the foot of a figure, `above` inches from its edge."""
+    width, height = figure.get_size_inches()
     figure.legend(
-        handles=handles,
+        handles=entries,
         loc="lower center",
-        ncols=min(_across(classes, width), len(handles)),
+        bbox_to_anchor=(0.5, above / height),
+        ncols=min(_across(entries, width), len(entries)),
         handlelength=1.1,
         handleheight=0.9,
         columnspacing=1.0,
@@ -98,6 +84,6 @@ def class_legend(figure: Figure, classes: Sequence[str], *, ignored: bool) -> No
     )
 
 
-def _across(classes: Sequence[str], width: float) -> int:
-    longest = max(len(label) for label in [*classes, "not graded"])
+def _across(entries: Sequence[Patch], width: float) -> int:
+    longest = max(len(entry.get_label()) for entry in entries)
     return max(1, int((width - 0.2) / (0.068 * longest + 0.35)))

@@ -1,0 +1,149 @@
+"""Made-up studies, each written once and each figure of it drawn once; what can be asked of one."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from made_up import grid, write
+from made_up_scans import write_store
+
+from dpmedbench import figures, tables
+
+SIZE = (48, 48)
+SIGMAS = (0.3, 0.5, 0.7, 1.0)
+EVERY = sorted(figures.catalog())
+OVER_EPOCHS = {
+    "time_per_epoch": "seconds",
+    "training_loss": "train_loss",
+    "validation_loss": "val_loss",
+    "epsilon_over_epochs": "epsilon",
+    "validation_dice": "val_dice",
+}
+# Laid out by the same code as validation_dice, which has more in its legend.
+ALIKE = {"time_per_epoch", "training_loss", "validation_loss"}
+STUDIES = {
+    "one_cell": (grid(mechanisms=("opacus_flat",)), 1),
+    "non_private_alone": (grid(mechanisms=("non_private",)), 2),
+    "three_cells": (grid(), 4),
+    "no_non_private": (grid(mechanisms=("opacus_flat", "bookkeeping"), sigmas=SIGMAS), 14),
+    "two_datasets": (
+        grid(
+            ("duke", "umn"),
+            mechanisms=("non_private", "bookkeeping_automatic_mixopt"),
+            sigmas=SIGMAS,
+        ),
+        14,
+    ),
+    "four_models": (
+        grid(
+            models=("unet", "nested_unet", "resnet18", "unet_wide"),
+            mechanisms=("non_private", "opacus_flat", "random_sparsification"),
+            sigmas=(0.3, 1.0),
+            folds=3,
+        ),
+        3,
+    ),
+    "many_settings": (
+        grid(
+            models=("unet", "nested_unet"),
+            mechanisms=("non_private", "mechanism_a"),
+            sigmas=(0.1, 0.3, 0.5, 0.7, 1, 1.5, 2, 4, 6, 8),
+        )
+        + grid(
+            models=("unet", "nested_unet"),
+            mechanisms=("mechanism_b", "mechanism_c", "mechanism_d"),
+            sigmas=(0.1,),
+        ),
+        2,
+    ),
+}
+
+
+class Study:
+    """Made-up cells, their tables and stores on disk."""
+
+    def __init__(self, name: str) -> None:
+        self.cells, epochs = STUDIES[name]
+        self._folder = tempfile.TemporaryDirectory(prefix=name)
+        self.root = root = Path(self._folder.name)
+        folders = write(root / "cells", self.cells, epochs, images=3, size=SIZE)
+        self.tables = {kind: root / f"{kind}.parquet" for kind in tables.KINDS}
+        for kind, path in self.tables.items():
+            tables.collect(kind, folders, path)
+        self.masks = [folder / "masks.h5" for folder in folders]
+        self.datasets = sorted({cell.dataset for cell in self.cells})
+        for dataset in self.datasets:
+            write_store(root / f"{dataset}.h5", dataset, 6, SIZE)
+
+    def inputs(self, dataset: str = "duke") -> dict[str, object]:
+        """What any figure needs, for a test to change."""
+        frames = {kind: figures.load(path, dataset) for kind, path in self.tables.items()}
+        masks = figures._masks_of(dataset, self.masks)
+        return {**frames, "store": self.root / f"{dataset}.h5", "masks": masks}
+
+    def render(self, name: str, *outputs: Path) -> None:
+        store = self.root / "duke.h5"
+        figures.render(name, "duke", self.tables, store, self.masks, outputs)
+
+
+@functools.cache
+def study(name: str) -> Study:
+    """A study, written once."""
+    return Study(name)
+
+
+@functools.cache
+def drawn(name: str, figure: str, dataset: str = "duke"):
+    """A figure of a study, drawn once: for a test to look at."""
+    return figures.draw(figure, **_inputs(name, dataset))
+
+
+@functools.cache
+def _inputs(name: str, dataset: str) -> dict[str, object]:
+    return study(name).inputs(dataset)
+
+
+def texts(figure):
+    """(text, box in pixels) of every text that is seen."""
+    from matplotlib.axis import Axis
+    from matplotlib.text import Text
+
+    figure.draw_without_rendering()
+    ticks = {
+        label
+        for axis in figure.findobj(Axis)
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        for label in (tick.label1, tick.label2)
+    }
+    seen = {
+        label
+        for axis in figure.findobj(Axis)
+        if axis.axes.get_visible()
+        for tick in axis._update_ticks()
+        for label in (tick.label1, tick.label2)
+    }
+    return [
+        (text, text.get_window_extent())
+        for text in figure.findobj(Text)
+        if text.get_visible() and text.get_text().strip() and (text not in ticks or text in seen)
+    ]
+
+
+def overlaps(figure):
+    """Pairs of texts that cover each other, and texts that leave the figure."""
+    found = texts(figure)
+    names = [text.get_text() for text, _ in found]
+    low, high = np.array([box.padded(-0.6).get_points() for _, box in found]).swapaxes(0, 1)
+    covered = ((low[:, None] <= high) & (low <= high[:, None])).all(-1)
+    pairs = [(names[a], names[b]) for a, b in np.argwhere(np.triu(covered, 1))]
+    page = figure.bbox.padded(1.5)
+    outside = ((low < page.min) | (high > page.max)).any(-1)
+    return pairs + [names[a] for a in np.flatnonzero(outside)]
+
+
+def lines(axes):
+    """{mechanism/privacy: line} of a panel."""
+    return {line.get_label(): line for line in axes.get_lines() if "/" in str(line.get_label())}

@@ -1,0 +1,156 @@
+"""The catalogue of figures, and the files they are saved to."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from studies import ALIKE, EVERY, OVER_EPOCHS, study
+
+from dpmedbench import figures
+from dpmedbench.errors import UserError
+
+
+def test_every_module_with_a_drawing_is_in_the_catalogue():
+    folder = Path(figures.__file__).parent
+    drawing = {
+        p.stem for p in folder.glob("*.py") if re.search(r"^def draw\(", p.read_text(), re.M)
+    }
+    assert set(figures.catalog()) == drawing - {"__init__"}
+    assert set(OVER_EPOCHS) < set(figures.catalog())
+
+
+def test_captions_are_filled_from_the_configuration():
+    values = {field: f"<{field}>" for field in figures.FIELDS}
+    for info in figures.catalog().values():
+        caption = info.caption_with(values)
+        assert len(info.title) < 60, info.name
+        assert "<dataset>" in caption, info.name
+        assert "{" not in caption, info.name
+        assert info.category in {"Data", "Training", "Privacy", "Utility", "Cost"}, info.name
+
+
+def test_orders_differ():
+    orders = [info.order for info in figures.catalog().values()]
+    assert orders == sorted(set(orders))
+
+
+def test_the_catalogue_is_light():
+    program = (
+        "import sys, ast, dataclasses, pathlib, importlib, inspect, string, functools, time\n"
+        "started = time.process_time()\n"
+        "from dpmedbench import figures\n"
+        "figures.catalog()\n"
+        "print(time.process_time() - started)\n"
+        "heavy = {'matplotlib', 'pandas', 'numpy', 'seaborn', 'torch', 'pyarrow', 'h5py'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    library = str(Path(figures.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": library},
+        stdout=-1,
+        text=True,
+        check=True,
+    )
+    seconds, heavy = done.stdout.splitlines()
+    assert float(seconds) < 0.1
+    assert heavy == "[]"
+
+
+def test_drawing_never_imports_torch():
+    made = study("one_cell")
+    program = (
+        "import importlib, sys\nfrom pathlib import Path\nfrom dpmedbench import figures\n"
+        "from dpmedbench.figures import scans\n"
+        f"root = Path({str(made.root)!r})\n"
+        "tables = {k: root / f'{k}.parquet' for k in figures.TABLES}\n"
+        f"masks = [Path(p) for p in {[str(p) for p in made.masks]!r}]\n"
+        "for name in figures.catalog():\n"
+        "    importlib.import_module(f'dpmedbench.figures.{name}')\n"
+        "for name in ('example_scans', 'test_masks'):\n"
+        "    figures.render(name, 'duke', tables, root / 'duke.h5', masks, [root / 'x.svg'])\n"
+        "scans.picture(masks[0])\n"
+        "print(sorted({'torch', 'monai', 'opacus'} & set(sys.modules)))\n"
+    )
+    library = str(Path(figures.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": library},
+        stdout=-1,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('"""T\n\nc"""\nORDER = 1\nNEEDS = ("cost",)\ndef draw(cost): ...', "CATEGORY"),
+        (
+            '"""T\n\nc"""\nCATEGORY = "A"\nORDER = "1"\nNEEDS = ("cost",)\ndef draw(cost): ...',
+            "ORDER",
+        ),
+        ('"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ("cash",)\ndef draw(cash): ...', "cash"),
+        ('"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ("cost",)\ndef draw(): ...', "NEEDS"),
+        ('"""T"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ("cost",)\ndef draw(cost): ...', "caption"),
+        ('"""T\n\n{sigma}"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ()\ndef draw(): ...', "sigma"),
+    ],
+)
+def test_an_incomplete_module_is_refused(text, sentence, tmp_path):
+    path = tmp_path / "drawing.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=sentence) as caught:
+        figures._describe(path)
+    assert "drawing.py" in str(caught.value)
+
+
+def test_a_module_without_a_drawing_is_a_helper(tmp_path):
+    path = tmp_path / "helper.py"
+    path.write_text("def curves(): ...")
+    assert figures._describe(path) is None
+
+
+# Files
+
+
+@pytest.mark.parametrize("name", sorted(set(EVERY) - ALIKE))
+def test_files_are_the_same_bytes_twice(name, tmp_path):
+    # Pixels are drawn alike by nature; ids and dates of a vector file are not.
+    suffixes = (".svg", ".png") if name == "test_dice" else (".svg",)
+    for turn in ("one", "two"):
+        study("three_cells").render(name, *(tmp_path / f"{turn}{suffix}" for suffix in suffixes))
+    for suffix in suffixes:
+        first = (tmp_path / f"one{suffix}").read_bytes()
+        assert first == (tmp_path / f"two{suffix}").read_bytes()
+        assert len(first) > 2000
+    assert b"<dc:date>" not in (tmp_path / "one.svg").read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2 * len(suffixes)
+
+
+def test_a_figure_of_many_cells_is_quick(tmp_path):
+    made = study("four_models")
+    started = time.perf_counter()
+    made.render("validation_dice", tmp_path / "figure.pdf")
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+    assert time.perf_counter() - started < 20
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path):
+    made = study("three_cells")
+    with pytest.raises(UserError, match="expected one of"):
+        made.render("no_such_figure", tmp_path / "x.svg")
+    with pytest.raises(UserError, match=r"\.jpeg"):
+        made.render("training_loss", tmp_path / "x.jpeg")
+    with pytest.raises(UserError, match="history table"):
+        figures.render("training_loss", "duke", {}, None, [], [tmp_path / "x.svg"])
+    with pytest.raises(UserError, match="store"):
+        figures.render("example_scans", "duke", {}, None, [], [tmp_path / "x.svg"])
+    with pytest.raises(UserError, match=r"masks\.h5"):
+        figures._masks_of("duke", [tmp_path / "masks.h5"])
+    assert not list(tmp_path.iterdir())
