@@ -20,7 +20,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==$(shell sed -n 's/^torch==//p' requirements.lock)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
-	-$(BIN)/python -m compileall -q -j0 $(VENV)/lib
+	@$(BIN)/python -m compileall -q -j0 $(VENV)/lib >/dev/null 2>&1 || true # some packages ship files of old Pythons
 	@touch $@
 
 .PHONY: install

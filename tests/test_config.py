@@ -122,7 +122,7 @@ def test_the_grid_is_the_product_and_non_private_cells_have_no_noise():
         )
     )
     found = cells.cells(study)
-    assert len(found) == 2 * 3 * (1 + 2 * 2)
+    assert len(found) == 2 * 3 * (1 + 2) + 1
     assert len({cell.folder for cell in found}) == len(found)
     assert {cell.privacy for cell in found if cell.mechanism == "non_private"} == {"none"}
 
@@ -160,6 +160,7 @@ def test_a_key_stands_for_its_loader_and_network():
             ("datasets", {"duke": {"split": {"ratios": [0.6, 0.2, 0.2]}}}),
             ("models", {"unet": None}),
             ("grids.0.datasets", ["duke"]),
+            ("grids.1.datasets", ["duke"]),
         )
     )
     assert study.datasets["duke"].loader == "duke"
