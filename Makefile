@@ -19,7 +19,6 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==$(shell sed -n 's/^torch==//p' requirements.lock)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@$(BIN)/python -m compileall -q -j0 $(VENV)/lib >/dev/null 2>&1 || true # some packages ship files of old Pythons
 	@touch $@
 
@@ -40,11 +39,11 @@ lint: install ## Check the code: ruff, snakefmt, snakemake --lint, generated fil
 	$(RUN) ruff format --check
 	$(RUN) snakefmt --check Snakefile workflow/rules
 	$(RUN) snakemake --lint
-	$(RUN) python -m dpmedbench.config_files --check
+	cd workflow/scripts && $(RUN) python -m dpmedbench.config_files --check
 
 .PHONY: config
 config: install ## Renew the comments, schema and key table of the configuration
-	$(RUN) python -m dpmedbench.config_files
+	cd workflow/scripts && $(RUN) python -m dpmedbench.config_files
 
 .PHONY: format
 format: install ## Format the code

@@ -1,5 +1,6 @@
 """Progress lines, the log, and what a failing job says."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,9 +10,12 @@ from dpmedbench.errors import UserError
 from dpmedbench.files import replacing, write_json
 from dpmedbench.job import running
 
+SCRIPTS = Path(console.__file__).parents[1]
 
-def job(tmp_path):
-    return SimpleNamespace(log=[str(tmp_path / "logs" / "job.log")], rule="train")
+
+def job(tmp_path, scripts=SCRIPTS):
+    log = [str(tmp_path / "logs" / "job.log")]
+    return SimpleNamespace(log=log, rule="train", scriptdir=str(scripts))
 
 
 def test_a_pipe_gets_a_line_now_and_then_and_a_last_one(capsys, monkeypatch):
@@ -47,6 +51,12 @@ def test_a_users_mistake_ends_in_its_sentence(tmp_path, capsys):
     said = capsys.readouterr().err
     assert said == "error in train: a.mat: found nothing, expected images; download it again\n"
     assert (tmp_path / "logs" / "job.log").read_text() == said
+
+
+def test_a_library_from_elsewhere_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit), running(job(tmp_path, scripts=tmp_path)):
+        raise AssertionError("the body must not run")
+    assert f"expected in {tmp_path}/dpmedbench" in capsys.readouterr().err
 
 
 def test_any_other_failure_leaves_its_trace_in_the_log(tmp_path):

@@ -73,22 +73,22 @@ class Checkout:
     def write(self, study):
         (self.folder / "study.yaml").write_text(yaml.safe_dump(study))
 
-    def start(self, *arguments):
+    def start(self, *arguments, **environment):
         command = [sys.executable, "-m", "snakemake", *arguments]
         options = ["--cores", "2", "--resources", "gpu=1", "--configfile", "study.yaml"]
         path = str(Path(sys.executable).parent)
         return subprocess.Popen(
             [*command, *options],
             cwd=self.folder,
-            env=os.environ | {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"},
+            env=os.environ | {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def run(self, *arguments):
+    def run(self, *arguments, **environment):
         """Run snakemake; its exit code and what it printed."""
-        process = self.start(*arguments)
+        process = self.start(*arguments, **environment)
         said, _ = process.communicate(timeout=600)
         return process.returncode, said
 
@@ -250,6 +250,15 @@ def test_a_wrong_raw_file_is_one_sentence_and_no_output(checkout):
     assert "Traceback" not in said
     assert not (checkout.folder / "results" / "data" / "mine.h5").exists()
     checkout.write(TINY)
+
+
+def test_a_library_installed_from_elsewhere_is_refused(checkout):
+    """Python would find it before the one beside the scripts, and results would be of its code."""
+    elsewhere = str(ROOT / "workflow" / "scripts")
+    code, said = checkout.run("--forcerun", "split", "--until", "split", PYTHONPATH=elsewhere)
+    assert code == 1
+    assert re.search(r"error in split: dpmedbench: found in .*, expected in .*uninstall", said)
+    assert (checkout.folder / "results" / "data" / "phantom_duke.splits.csv").exists()
 
 
 def test_a_download_is_fetched_unpacked_and_read(checkout):

@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 from dpmedbench.console import logged, say
 from dpmedbench.errors import UserError
@@ -23,6 +24,7 @@ def running(snakemake) -> Iterator[None]:
             f"{file}:{line}: {kind.__name__}: {message}", file=log
         )
         try:
+            _check_origin(snakemake.scriptdir)
             yield
         except UserError as error:
             say(f"error in {snakemake.rule}: {error}")
@@ -30,3 +32,16 @@ def running(snakemake) -> Iterator[None]:
         except Exception:
             traceback.print_exc(file=log)
             raise
+
+
+def _check_origin(scripts: str) -> None:
+    """Refuse a dpmedbench installed elsewhere, which Python would find before the one here.
+
+    The code that Snakemake follows for re-runs, and that the manifest names, is the one here.
+    """
+    here, found = Path(scripts).resolve() / "dpmedbench", Path(__file__).resolve().parent
+    if here != found:
+        raise UserError(
+            f"dpmedbench: found in {found}, expected in {here} beside the scripts of this "
+            "workflow; run `pip uninstall dpmedbench` or leave PYTHONPATH unset"
+        )
