@@ -76,11 +76,10 @@ class Checkout:
     def start(self, *arguments, **environment):
         command = [sys.executable, "-m", "snakemake", *arguments]
         options = ["--cores", "2", "--resources", "gpu=1", "--configfile", "study.yaml"]
-        path = str(Path(sys.executable).parent)
         return subprocess.Popen(
             [*command, *options],
             cwd=self.folder,
-            env=os.environ | {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} | environment,
+            env=os.environ | {"PATH": "/usr/bin:/bin"} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

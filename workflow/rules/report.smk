@@ -21,6 +21,8 @@ rule report:
         snakefile=workflow.main_snakefile,
         configfiles=configfiles_option(),
     shell:
-        # Snakemake's own report, made by a second Snakemake while this one holds the lock
+        # Snakemake's own report, made by a second Snakemake while this one holds the lock; it may
+        # not be on the PATH of who called this one by its full name
+        f'PATH="$PATH:{Path(sys.executable).parent}" '
         "snakemake --snakefile {params.snakefile:q} {params.configfiles} --workflow-profile none"
         " --nolock --report {output:q} results >{log:q} 2>&1"
