@@ -28,6 +28,7 @@ install: $(STAMP) ## Create the environment in .venv from the pinned requirement
 .PHONY: demo
 demo: install ## Run the default study on phantoms, raw data to report (about 4 minutes)
 	$(RUN) snakemake --cores $(CORES) --resources gpu=$(GPUS)
+	@echo "Open in a browser: $$(ls results/*/report.html)"
 
 .PHONY: test
 test: install ## Run the tests
