@@ -147,7 +147,7 @@ def test_the_report_shows_every_figure_with_a_caption_of_this_run(checkout):
         assert info.title in report
     assert "A tiny study" in report
     assert report.count("scans.png") >= 2
-    assert "at delta 0.01" in report
+    assert "one image added or removed, at delta 0.01, by the PRV accountant" in report
 
 
 def test_the_privacy_record_tells_what_happened(checkout):

@@ -15,6 +15,7 @@ try:
     STUDY = load(config)
 except UserError as error:
     raise WorkflowError(str(error)) from None
+config.update(STUDY.model_dump(mode="json"))  # with every default, for the report
 for name, dataset in STUDY.datasets.items():
     if dataset.path is not None and not Path(dataset.path).is_dir():
         raise WorkflowError(
