@@ -48,7 +48,7 @@ def changed(*changes):
         (
             [("training.batch_size", 26)],
             r"training.batch_size: found 26, but phantom_duke has 25 training records; "
-            r"allowed is at most 25",
+            r"allowed is 1 to 25",
         ),
         (
             [("grids.0.folds", [0, 1])],

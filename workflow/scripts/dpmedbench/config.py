@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dpmedbench import datasets, figures, mechanisms, models
 from dpmedbench.errors import UserError
+from dpmedbench.privacy.plan import check_size
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Positive = Annotated[float, Field(gt=0)]
@@ -300,21 +301,7 @@ class Study(Section):
                     )
             records = dataset.nominal_training_records
             if records is not None and private:
-                check_size(name, records, self.training.batch_size, self.privacy.delta)
-
-
-def check_size(dataset: str, records: int, batch_size: int, delta: float) -> None:
-    """Raise ValueError where `records` training records cannot carry the batch size or delta."""
-    if batch_size > records:
-        raise ValueError(
-            f"training.batch_size: found {batch_size}, but {dataset} has {records} training "
-            f"records; allowed is at most {records}"
-        )
-    if delta >= 1 / records:
-        raise ValueError(
-            f"privacy.delta: found {delta:g}, but {dataset} has {records} training records; "
-            f"allowed is less than 1/{records} = {1 / records:.2g}"
-        )
+                check_size(records, self.training.batch_size, self.privacy.delta, name)
 
 
 def load(values: dict) -> Study:

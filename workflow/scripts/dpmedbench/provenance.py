@@ -20,6 +20,7 @@ NOT_CODE = frozenset(
 )
 
 
+@cache
 def code_digest(script: str | Path, *plugins: str) -> str:
     """Digest of the code that a step runs: its script and all of dpmedbench that it imports.
 

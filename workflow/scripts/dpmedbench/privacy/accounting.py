@@ -24,6 +24,7 @@ MAX_ERROR = 0.9  # the domain of the PRV accountant is safe for errors below 1
 PLD_INTERVAL = 1e-3  # of the privacy loss; 1e-4 changes epsilon by less than 2e-4 of its value
 
 
+@functools.cache
 def epsilon(
     accountant: str, noise_multiplier: float, sample_rate: float, steps: int, delta: float
 ) -> float:

@@ -9,6 +9,24 @@ from dpmedbench.errors import UserError
 from dpmedbench.privacy import accounting
 
 
+def check_size(num_records: int, batch_size: int, delta: float, dataset: str = "the split") -> None:
+    """Refuse a batch size or a delta that `num_records` training records cannot carry.
+
+    Raises:
+        UserError: unless 1 <= batch_size <= num_records and 0 < delta < 1 / num_records.
+    """
+    has = f"but {dataset} has {num_records} training records"
+    if not 1 <= batch_size <= num_records:
+        raise UserError(
+            f"training.batch_size: found {batch_size}, {has}; allowed is 1 to {num_records}"
+        )
+    if not 0 < delta < 1 / num_records:
+        raise UserError(
+            f"privacy.delta: found {delta:g}, {has}; allowed is less than 1/{num_records} = "
+            f"{1 / num_records:.2g}"
+        )
+
+
 @dataclass(frozen=True)
 class PrivacyPlan:
     """The frozen contract of one private cell.
@@ -43,16 +61,7 @@ class PrivacyPlan:
     accountant: str
 
     def __post_init__(self) -> None:
-        if not 1 <= self.batch_size <= self.num_records:
-            raise UserError(
-                f"training.batch_size: found {self.batch_size}, expected 1 to the "
-                f"{self.num_records} training records; lower it"
-            )
-        if not 0 < self.delta < 1 / self.num_records:
-            raise UserError(
-                f"privacy.delta: found {self.delta:g}, expected less than 1/N = "
-                f"1/{self.num_records}; lower it"
-            )
+        check_size(self.num_records, self.batch_size, self.delta)
         if not self.noise_multiplier > 0 or not math.isfinite(self.noise_multiplier):
             raise UserError(
                 f"noise_multiplier: found {self.noise_multiplier:g}, expected a number above 0"
