@@ -185,6 +185,21 @@ def test_each_classic_mistake_is_refused(mistake, promise):
         run(**mistake)
 
 
+def test_a_batch_that_got_no_noise_is_refused():
+    """The plan's steps are all noised, but one more batch was drawn, and may have been used."""
+    honest_drew = ContractMonitor.drew
+
+    def drew(self, sampler, indices):
+        honest_drew(self, sampler, indices)
+        if self.observed.batches == 1:
+            honest_drew(self, sampler, indices)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ContractMonitor, "drew", drew)
+        with pytest.raises(ContractBroken, match="61 batches were drawn, 60 steps were noised"):
+            run()
+
+
 def test_batch_normalisation_in_training_is_refused():
     with pytest.raises(ContractBroken, match="0 is BatchNorm"):
         ContractMonitor(PLAN, torch.nn.Sequential(torch.nn.BatchNorm2d(3)), 60)

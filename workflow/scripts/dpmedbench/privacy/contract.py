@@ -25,6 +25,7 @@ class ContractBroken(UserError):
 class Observed:
     """What a run did so far; plain numbers, so that a checkpoint holds them."""
 
+    batches: int = 0
     steps: int = 0
     draws: int = 0
     draws_squared: int = 0
@@ -38,8 +39,9 @@ class ContractMonitor:
     """Watches one cell: sampler, batches, clipping, noise and steps against the plan.
 
     `drew` is called for each logical batch, `noised` once a step by the engine, `finish` at the
-    end. Each raises ContractBroken with the promise that broke. With `every` above 1 the noise is
-    measured on one step in `every`; everything else is checked on all steps.
+    end. Each raises ContractBroken with the promise that broke. With `every` above 1 the size of
+    the clipped sum and of the noise is measured on one step in `every`, which waits for the
+    device; everything else is checked on all steps.
     """
 
     def __init__(self, plan: PrivacyPlan, model: nn.Module, num_records: int, every: int = 1):
@@ -80,6 +82,7 @@ class ContractMonitor:
                 f"{plan.sample_rate:.6g}"
             )
         self._batch = len(indices)
+        observed.batches += 1
         observed.draws += self._batch
         observed.draws_squared += self._batch**2
         observed.empty_batches += self._batch == 0
@@ -155,6 +158,11 @@ class ContractMonitor:
         if observed.steps != plan.steps:
             raise ContractBroken(
                 f"privacy contract: {observed.steps} steps were noised, {plan.steps} planned"
+            )
+        if observed.batches != observed.steps:
+            raise ContractBroken(
+                f"privacy contract: {observed.batches} batches were drawn, {observed.steps} steps "
+                "were noised; a batch was used without noise, or noise was added twice"
             )
         if observed.noise_additions != plan.steps * len(self.trainable):
             raise ContractBroken(
