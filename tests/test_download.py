@@ -223,6 +223,13 @@ def test_an_empty_folder_may_be_there(tmp_path):
     assert content_of(tmp_path / "raw") == FILES
 
 
+def test_a_dataset_of_one_file_is_copied(tmp_path):
+    (tmp_path / "UMN.mat").write_bytes(b"MATLAB")
+    folder = download.unpack(tmp_path / "UMN.mat", tmp_path / "raw")
+    assert [path.name for path in folder.iterdir()] == ["UMN.mat"]
+    assert (folder / "UMN.mat").read_bytes() == b"MATLAB"
+
+
 @pytest.mark.parametrize("make", [make_zip, make_tar])
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/evil", "..\\evil", "C:\\evil"])
 def test_members_may_not_leave_the_folder(tmp_path, make, name):

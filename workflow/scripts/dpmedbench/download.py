@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 import errno
-import gzip
-import lzma
 import os
 import re
 import shutil
-import stat
 import tarfile
 import tempfile
 import time
 import zipfile
-import zlib
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
+from dpmedbench.archives import DAMAGED, damaged, inside, not_plain, zip_files
 from dpmedbench.console import say, track
 from dpmedbench.datasets.base import Download
 from dpmedbench.errors import UserError
 from dpmedbench.files import sha256
 
 MEBIBYTE = 1 << 20
+SINGLE = (".mat",)  # a dataset of one file that is no archive
 ATTEMPTS = 5
 PAUSE = 2.0  # seconds before the second attempt, doubled for each one after it
 TIMEOUT = (15, 60)  # seconds to connect, and without a byte
-
-# What reading raises; RuntimeError is a password, or a compression that is not known.
-DAMAGED = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    gzip.BadGzipFile,
-    lzma.LZMAError,
-    zlib.error,
-    EOFError,
-    RuntimeError,
-)
 
 
 def fetch(download: Download, folder: Path) -> Path:
@@ -66,7 +53,7 @@ def fetch(download: Download, folder: Path) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack a zip or tar file into the new `folder` and return it.
+    """Unpack a zip or tar file into the new `folder`, or copy a single one, and return the folder.
 
     It is unpacked beside the folder and renamed, so that the folder is whole or absent; an empty
     one may be there already. UserError for a damaged archive, and for a member that is no plain
@@ -80,17 +67,14 @@ def unpack(archive: Path, folder: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         for name, content in track(_members(archive), f"unpacking {archive.name}"):
-            target = temporary / _inside(archive, name)
+            target = temporary / inside(archive, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as handle:
                 shutil.copyfileobj(content, handle, MEBIBYTE)
         temporary.chmod(0o755)
         os.replace(temporary, folder)
     except DAMAGED as error:
-        raise UserError(
-            f"{archive}: found a damaged or locked archive ({_reason(error)}), expected a whole "
-            "zip or tar file; delete it and download it again."
-        ) from error
+        raise damaged(archive, error) from error
     except OSError as error:
         raise _disk_error(error, folder) from error
     finally:
@@ -192,42 +176,27 @@ def _check(download: Download, path: Path) -> None:
 
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Name and content of every file in the archive; folders are skipped, all else refused."""
-    if zipfile.is_zipfile(archive):
+    """Name and content of every file in the archive; folders are skipped, all else refused.
+
+    A dataset of one file is its own member.
+    """
+    if archive.suffix in SINGLE:
+        with archive.open("rb") as content:
+            yield archive.name, content
+    elif zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
-            for member in file.infolist():
-                kind = stat.S_IFMT(member.external_attr >> 16)
-                if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                    raise _not_plain(archive, member.filename)
-                if not member.is_dir():
-                    with file.open(member) as content:
-                        yield member.filename, content
+            for member in zip_files(file, archive):
+                with file.open(member) as content:
+                    yield member.filename, content
     else:
         with tarfile.open(archive, "r:*") as file:
             for member in file:
                 if not (member.isfile() or member.isdir()):
-                    raise _not_plain(archive, member.name)
+                    raise not_plain(archive, member.name)
                 if member.isfile():
                     yield member.name, file.extractfile(member)
             while file.fileobj.read(MEBIBYTE):  # to the checksum at the end
                 pass
-
-
-def _inside(archive: Path, name: str) -> PurePosixPath:
-    inner = PurePosixPath(name.replace("\\", "/"))
-    if inner.is_absolute() or ".." in inner.parts or ":" in name or not inner.parts:
-        raise UserError(
-            f"{archive}: found the member {name!r} that would leave the folder, expected plain "
-            "relative names; do not trust this archive."
-        )
-    return inner
-
-
-def _not_plain(archive: Path, name: str) -> UserError:
-    return UserError(
-        f"{archive}: found the member {name!r} that is a link or a device, expected files and "
-        "folders; do not trust this archive."
-    )
 
 
 def _disk_error(error: OSError, path: Path) -> UserError:
