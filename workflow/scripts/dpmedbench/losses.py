@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from monai.losses import DiceLoss
 
@@ -14,7 +16,8 @@ def segmentation_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tenso
     """Cross-entropy plus soft Dice loss of each sample.
 
     `logits` (B, C, H, W) of any float type; `target` (B, H, W) with classes 0..C-1 and 255 where
-    not graded. Returns (B,) in float32 (float64 for float64 logits), also under autocast.
+    not graded. Returns (B,) in float32 (float64 for float64 logits), also under autocast. Logits
+    (B, heads, C, H, W) of deep supervision have the mean of the losses of the heads.
 
     Cross-entropy is the mean over the graded pixels, in nats: [0, inf), log C for uniform logits.
     Soft Dice loss is the mean over the C classes, background included, of
@@ -24,6 +27,9 @@ def segmentation_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tenso
 
     No term couples samples. A sample without any graded pixel has loss 0 and gradient 0.
     """
+    if logits.ndim == 5:
+        heads = [segmentation_loss(head, target) for head in logits.unbind(1)]
+        return torch.stack(heads, dim=1).mean(1)
     if logits.dtype.itemsize < 4:
         logits = logits.float()
     log_p = logits.log_softmax(1)
@@ -36,3 +42,19 @@ def segmentation_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tenso
     # MONAI's own masking comes before its softmax, hence probabilities and masks made here.
     dice = DiceLoss(reduction="none", smooth_nr=SMOOTH, smooth_dr=SMOOTH)
     return cross_entropy + dice(log_p.exp() * graded, truth).mean((1, 2, 3))
+
+
+def classification_loss(
+    logits: torch.Tensor, labels: torch.Tensor, weights: Sequence[float] | None = None
+) -> torch.Tensor:
+    """Cross-entropy of each sample, in nats, times the weight of its label.
+
+    `logits` (B, C) of any float type, `labels` (B,) of 0..C-1, `weights` (C,). Returns (B,) in
+    float32 (float64 for float64 logits), also under autocast: [0, inf), log C for uniform logits.
+
+    Weights are not divided by their sum over the batch, which would couple the samples.
+    """
+    if logits.dtype.itemsize < 4:
+        logits = logits.float()
+    weight = None if weights is None else logits.new_tensor(weights)
+    return torch.nn.functional.cross_entropy(logits, labels.long(), weight, reduction="none")

@@ -1,8 +1,6 @@
 """U-Net (Ronneberger et al. 2015) with group normalisation, from MONAI's blocks.
 
-MONAI's own `BasicUNet` has a fixed depth; the blocks are the same. The block that goes up is a
-1x1 convolution, bilinear upsampling, concatenation and two 3x3 convolutions: there is no
-transposed convolution, which some engines for private training freeze silently.
+MONAI's own `BasicUNet` has a fixed depth; the blocks are the same.
 """
 
 from __future__ import annotations
@@ -11,9 +9,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 
-from dpmedbench.errors import UserError
+from dpmedbench.models._blocks import Contraction, up
+
+TASK = "segmentation"
 
 
 def build(
@@ -26,7 +25,7 @@ def build(
     return UNet(in_channels, num_classes, features, num_groups)
 
 
-class UNet(torch.nn.Module):
+class UNet(Contraction):
     """Images (B, in_channels, H, W) to logits (B, num_classes, H, W).
 
     `features` are the channels of each level from the full resolution down; `num_groups` is the
@@ -37,43 +36,13 @@ class UNet(torch.nn.Module):
     def __init__(
         self, in_channels: int, num_classes: int, features: Sequence[int], num_groups: int
     ) -> None:
-        super().__init__()
-        features = tuple(features)
-        if len(features) < 2 or min(features) < 1 or num_groups < 1:
-            raise UserError(
-                f"model unet: found features {list(features)} and num_groups {num_groups}, "
-                "expected at least two features and all numbers positive"
-            )
-        if odd := [width for width in features if width % num_groups]:
-            raise UserError(
-                f"model unet: found num_groups {num_groups} with features {list(features)}, "
-                f"expected a divisor of every one; {odd[0]} is no multiple of {num_groups}"
-            )
-        style = {
-            "act": ("RELU", {"inplace": False}),
-            "norm": ("group", {"num_groups": num_groups}),
-            "bias": True,
-        }
-        steps = list(pairwise(features))
-        self.first = TwoConv(2, in_channels, features[0], **style)
-        self.down = torch.nn.ModuleList(Down(2, high, low, **style) for high, low in steps)
-        self.up = torch.nn.ModuleList(
-            UpCat(2, low, high, high, **style, upsample="nontrainable")
-            for high, low in reversed(steps)
-        )
+        super().__init__(in_channels, features, num_groups)
+        steps = reversed(list(pairwise(features)))
+        self.up = torch.nn.ModuleList(up(low, high, 1, num_groups) for high, low in steps)
         self.last = torch.nn.Conv2d(features[0], num_classes, kernel_size=1)
-        self.smallest_side = 2 ** len(steps)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if min(images.shape[-2:]) < self.smallest_side:
-            raise UserError(
-                f"model unet: found images of {images.shape[-2]} x {images.shape[-1]} pixels, "
-                f"expected sides of at least {self.smallest_side}; take larger images or fewer "
-                "features"
-            )
-        levels = [self.first(images)]
-        for block in self.down:
-            levels.append(block(levels[-1]))
+        levels = self.levels(images)
         signal = levels.pop()
         for block in self.up:
             signal = block(signal, levels.pop())
