@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import h5py
+import made_up_labels
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from made_up_scans import CLASSES, scans
 
 from dpmedbench.datasets.base import IGNORE
 
-TRAINING_RECORDS = {"duke": 88, "umn": 575}
+TRAINING_RECORDS = {"duke": 88, "umn": 575, "chest_xray": 400, "aptos": 300}
 DELTA = 1e-5
 
 
@@ -32,6 +33,7 @@ class Cell:
     fold: int
     seed: int
     engine: str
+    mode: str
     clipping: str
     clipping_style: str
     noise_multiplier: float
@@ -73,6 +75,7 @@ def grid(
             fold=fold,
             seed=seed,
             engine="opacus" if sigma else "none",
+            mode="hooks" if sigma else "autograd",
             clipping="abadi" if sigma else "none",
             clipping_style="flat" if sigma else "none",
             noise_multiplier=sigma,
@@ -94,8 +97,8 @@ def write(
     images: int = 3,
     size: tuple[int, int] | None = None,
 ) -> list[Path]:
-    """Write the four files of each cell below `root`, and masks.h5 where a picture `size` is
-    given; return the folders."""
+    """Write the four files of each cell below `root`, and masks.h5 of segmentation where a
+    picture `size` is given; return the folders."""
     folders = []
     for cell in cells:
         folder = Path(root) / cell.folder
@@ -104,7 +107,7 @@ def write(
         pq.write_table(scores(cell, images), folder / "scores.parquet")
         (folder / "cost.json").write_text(json.dumps(cost(cell, epochs)))
         (folder / "privacy.json").write_text(json.dumps(privacy(cell, epochs)))
-        if size is not None:
+        if size is not None and cell.dataset in CLASSES:
             write_masks(folder / "masks.h5", cell, images, size)
         folders.append(folder)
     return folders
@@ -138,13 +141,11 @@ def _epsilon(cell: Cell, step: np.ndarray, rate: float, factor: float = 1.0) -> 
 def history(cell: Cell, epochs: int) -> pa.Table:
     """history.parquet of a cell."""
     rng = _rng(cell, "history")
-    classes = len(CLASSES[cell.dataset])
     records = TRAINING_RECORDS[cell.dataset]
     batch, rate = 10, 10 / records
     epoch = np.arange(1, epochs + 1)
     steps = math.ceil(records / batch)
     progress = 1 - np.exp(-3 * epoch / max(epochs, 4))
-    dice = np.clip(_quality(cell) * progress + rng.normal(0, 0.012, epochs), 0.02, 1)
     train = 1.9 - 1.5 * _quality(cell) * progress + rng.normal(0, 0.015, epochs)
     seconds = _slowness(cell) * steps * 0.11 * rng.lognormal(0, 0.04, epochs)
     norm = np.exp(-progress) * rng.lognormal(0, 0.1, epochs)
@@ -159,18 +160,12 @@ def history(cell: Cell, epochs: int) -> pa.Table:
         "validation_seconds": np.full(epochs, 0.4),
         "elapsed_seconds": np.cumsum(seconds + 0.4),
         "train_loss": train,
-        "val_loss": train + 0.06 + rng.normal(0, 0.03, epochs),
-        "val_dice": dice,
-        "val_dice_with_background": (dice * (classes - 1) + 0.97) / classes,
-        "val_miou": dice / (2 - dice),
-        "val_pixel_accuracy": 0.83 + 0.15 * dice,
     }
-    values |= {f"val_dice_{c}": np.clip(dice + 0.05 * math.cos(c), 0, 1) for c in range(classes)}
+    if cell.dataset in made_up_labels.CLASSES:
+        values |= made_up_labels.history_columns(train, progress, _quality(cell), rng)
+    else:
+        values |= _dice_columns(cell, train, progress, rng)
     values |= {
-        "constant_val_dice": np.zeros(epochs),
-        "constant_val_dice_with_background": np.full(epochs, 0.9 / classes),
-        "constant_val_miou": np.full(epochs, 0.83 / classes),
-        "constant_val_pixel_accuracy": np.full(epochs, 0.83),
         "grad_norm_p10": norm * 0.6 * private,
         "grad_norm_p50": norm * private,
         "grad_norm_p90": norm * 1.9 * private,
@@ -191,6 +186,27 @@ def history(cell: Cell, epochs: int) -> pa.Table:
     return pa.table(_identity(cell, epochs) | values)
 
 
+def _dice_columns(
+    cell: Cell, train: np.ndarray, progress: np.ndarray, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    classes, epochs = len(CLASSES[cell.dataset]), len(progress)
+    dice = np.clip(_quality(cell) * progress + rng.normal(0, 0.012, epochs), 0.02, 1)
+    values = {
+        "val_loss": train + 0.06 + rng.normal(0, 0.03, epochs),
+        "val_dice": dice,
+        "val_dice_with_background": (dice * (classes - 1) + 0.97) / classes,
+        "val_miou": dice / (2 - dice),
+        "val_pixel_accuracy": 0.83 + 0.15 * dice,
+    }
+    values |= {f"val_dice_{c}": np.clip(dice + 0.05 * math.cos(c), 0, 1) for c in range(classes)}
+    return values | {
+        "constant_val_dice": np.zeros(epochs),
+        "constant_val_dice_with_background": np.full(epochs, 0.9 / classes),
+        "constant_val_miou": np.full(epochs, 0.83 / classes),
+        "constant_val_pixel_accuracy": np.full(epochs, 0.83),
+    }
+
+
 EPSILONS = {
     "epsilon": 1.0,
     "epsilon_rdp": 1.12,
@@ -207,6 +223,10 @@ def _identity(cell: Cell, rows: int) -> dict[str, list]:
 def scores(cell: Cell, images: int) -> pa.Table:
     """scores.parquet of a cell: `images` test images, each class, model and constant predictor."""
     rng = _rng(cell, "scores")
+    if cell.dataset in made_up_labels.CLASSES:
+        classes = made_up_labels.CLASSES[cell.dataset]
+        columns = made_up_labels.score_columns(classes, _quality(cell), 20 * images, rng)
+        return pa.table(_identity(cell, len(columns["metric"])) | columns)
     classes = CLASSES[cell.dataset]
     count, total = len(classes), images * len(classes)
     number = np.tile(np.arange(count), images)
@@ -274,6 +294,7 @@ def privacy(cell: Cell, epochs: int) -> dict[str, object]:
     steps, rate = math.ceil(records / 10) * epochs, 10 / records
     promise: dict[str, object] = {
         "unit": "image",
+        "sampling": "poisson",
         "neighbouring": "add_remove",
         "accountant": "prv",
         "delta": DELTA,
@@ -300,6 +321,7 @@ def privacy(cell: Cell, epochs: int) -> dict[str, object]:
             "empty_batches": 0,
             "noise_additions": steps if cell.private else 0,
         }
+        | dict.fromkeys(("beta", "epsilon_per_pixel", "epsilon_per_image", "note"))
     )
 
 

@@ -61,6 +61,7 @@ def write_store(path: Path, dataset: str, records: int, size: tuple[int, int]) -
         file["images"] = np.stack([image for _, _, image, _ in made])
         file["masks"] = np.stack([mask for *_, mask in made])
         file["patient"] = [patient for _, patient, *_ in made]
+        file["split"] = [""] * records
         file["source"] = [f"{patient}/B-scan {record}" for record, patient, *_ in made]
         file.attrs.update(
             dataset=dataset,

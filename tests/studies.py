@@ -14,7 +14,11 @@ from dpmedbench import figures, tables
 
 SIZE = (48, 48)
 SIGMAS = (0.3, 0.5, 0.7, 1.0)
-EVERY = sorted(figures.catalog())
+EVERY = sorted(
+    name
+    for name, info in figures.catalog().items()
+    if info.task != "classification" and "perturbed" not in info.needs
+)
 OVER_EPOCHS = {
     "time_per_epoch": "seconds",
     "training_loss": "train_loss",

@@ -64,15 +64,59 @@ def changed(*changes):
         ([("grids.0.models", ["resnet"])], r"grids\[0\].models: found 'resnet', allowed are"),
         (
             [("mechanisms.opacus_flat.clipping_style", "none")],
-            r"engine opacus cannot do clipping abadi \+ clipping_style none; allowed are abadi \+ "
-            r"flat, abadi \+ per_layer",
+            r"engine opacus in mode hooks cannot do clipping abadi \+ clipping_style none; "
+            r"allowed are abadi \+ flat, abadi \+ per_layer",
         ),
         (
             [("mechanisms.non_private.clipping", "abadi")],
-            r"engine none cannot do clipping abadi \+ .*allowed are none \+ none",
+            r"engine none in mode autograd cannot do clipping abadi \+ .*allowed are none \+ none",
         ),
-        ([("mechanisms.opacus_flat.engine", "tf")], r"engine is 'tf', allowed are \['none', 'opac"),
-        ([("datasets.phantom_duke.loader", "dukes")], r"loader is 'dukes', allowed are \('duke',"),
+        ([("mechanisms.opacus_flat.engine", "tf")], r"engine is 'tf', allowed are \['book"),
+        (
+            [("datasets.phantom_duke.loader", "dukes")],
+            r"loader is 'dukes', allowed are \(.*'duke',",
+        ),
+        (
+            [("mechanisms.opacus_flat.mode", "fast")],
+            r"mode is 'fast', allowed for engine opacus are \['hooks', 'functorch', 'ew', 'ghost'",
+        ),
+        (
+            [
+                ("mechanisms.opacus_flat.mode", "ghost"),
+                ("mechanisms.opacus_flat.sparsification", {}),
+            ],
+            r"mode ghost has no per-sample gradients to sparsify; allowed modes are \['hooks'",
+        ),
+        (
+            [
+                (
+                    "mechanisms.opacus_flat.noise_schedule",
+                    {"kind": "step", "options": {"gamma": 0.5}},
+                )
+            ],
+            r"kind step has options \['gamma'\], expected exactly \['every', 'gamma'\]",
+        ),
+        (
+            [
+                (
+                    "mechanisms.non_private.noise_schedule",
+                    {"kind": "linear", "options": {"final": 2}},
+                )
+            ],
+            r"noise_schedule needs a private engine, found none",
+        ),
+        (
+            [("mechanisms.opacus_flat.mode", "ghost"), ("training.precision", "bfloat16")],
+            r"training.precision: mechanism opacus_flat: engine opacus in mode ghost does not keep",
+        ),
+        (
+            [("privacy.sampling", "shuffled")],
+            r"sampling shuffled with neighbouring add_remove has no valid accounting",
+        ),
+        (
+            [("privacy.sampling", "fixed_size"), ("privacy.neighbouring", "replace_one")],
+            r"accountant prv has no bound for sampling fixed_size; use rdp",
+        ),
         ([("datasets.phantom_duke.source", "path")], r"path goes with source path"),
         ([("datasets.phantom_duke.split.ratios", [0.5, 0.2, 0.2])], r"ratios sum to 0.9"),
         ([("datasets.phantom_duke.split.method", "kfold")], r"kfold needs folds >= 3, found 1"),
@@ -207,6 +251,7 @@ def test_the_registry_names_what_engines_can_do():
     for engine in mechanisms.names():
         able = mechanisms.capabilities(engine)
         assert able.title
-        for clipping, style in able.combinations:
-            mechanisms.check(engine, clipping, style)
-        assert able.private == (("none", "none") not in able.combinations)
+        for name, mode in able.modes.items():
+            for clipping, style in mode.combinations:
+                mechanisms.check(engine, name, clipping, style, mode.sparsification)
+            assert able.private == (("none", "none") not in mode.combinations)

@@ -99,6 +99,10 @@ def test_drawing_never_imports_torch():
         ('"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ("cash",)\ndef draw(cash): ...', "cash"),
         ('"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ("cost",)\ndef draw(): ...', "NEEDS"),
         ('"""T"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ("cost",)\ndef draw(cost): ...', "caption"),
+        (
+            '"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ()\nTASK = "sort"\ndef draw(): ...',
+            "TASK 'sort', allowed are segmentation, classification",
+        ),
         ('"""T\n\n{sigma}"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ()\ndef draw(): ...', "sigma"),
     ],
 )

@@ -1,22 +1,21 @@
-"""The plan, its sampler, and the contract that watches a run."""
+"""The plan: what its numbers are, how they relate, and which promises it refuses."""
 
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from dpmedbench.errors import UserError
-from dpmedbench.privacy.contract import ContractBroken, ContractMonitor
-from dpmedbench.privacy.plan import PrivacyPlan, thresholds
-from dpmedbench.privacy.sampling import PoissonSampler, ShuffledSampler
+from dpmedbench.privacy import accounting
+from dpmedbench.privacy.plan import NEIGHBOURING, PrivacyPlan, thresholds, validity
+from dpmedbench.privacy.randomness import Seeded
+from dpmedbench.privacy.sampling import SAMPLERS
 
 PLAN = PrivacyPlan(
     unit="image",
+    sampling="poisson",
     neighbouring="add_remove",
     num_records=60,
     batch_size=10,
@@ -26,25 +25,45 @@ PLAN = PrivacyPlan(
     delta=1e-3,
     accountant="rdp",
 )
+DUKE = replace(PLAN, num_records=88, epochs=100, thresholds=(1.0,), delta=1e-5)
 
 
 def test_the_plan_alone_gives_rate_steps_noise_and_epsilon():
     assert PLAN.sample_rate == pytest.approx(1 / 6)
     assert PLAN.steps == 60
-    assert PLAN.noise_std == pytest.approx(3.0)
+    assert PLAN.noise_std(1) == pytest.approx(3.0)
     assert PLAN.epsilon(0) == 0
     assert PLAN.epsilon(60) == pytest.approx(PLAN.epsilons(60)["rdp"])
     assert PLAN.calibrated(4.0).epsilon(60) <= 4.0
 
 
+def test_size_and_steps_are_public_numbers_and_not_rounded_products():
+    """88 records in batches of 10: the divisor is 10 (int(N q) with q = 1/9 is 9), 9 steps."""
+    assert DUKE.batch_size == 10
+    assert DUKE.steps_per_epoch == 9
+    assert DUKE.steps == 900
+    assert DUKE.sample_rate == 10 / 88
+    for records in range(1, 400):
+        plan = replace(DUKE, num_records=records, batch_size=min(7, records), delta=1e-5)
+        assert (plan.steps_per_epoch - 1) * plan.batch_size < records
+        assert plan.steps_per_epoch * plan.batch_size >= records
+
+
+def test_epsilon_knows_nothing_of_clipping():
+    """Thresholds, and so mechanisms and models, change the noise and leave epsilon alone."""
+    other = replace(PLAN, thresholds=(0.1,) * 82)
+    assert other.noise_std(1) != PLAN.noise_std(1)
+    assert other.epsilons(60) == PLAN.epsilons(60)
+
+
 @given(r=st.floats(0.01, 10), tensors=st.integers(1, 200))
-def test_per_layer_sensitivity(r, tensors):
-    """Scaled thresholds keep the sensitivity R; the same R for each multiplies it by sqrt(L)."""
+def test_per_layer_clipping_norm(r, tensors):
+    """Scaled thresholds keep the norm R; the same R for each multiplies it by sqrt(L)."""
     scaled = replace(PLAN, thresholds=thresholds(r, "per_layer", "scaled", tensors))
     same = replace(PLAN, thresholds=thresholds(r, "per_layer", "same", tensors))
-    assert scaled.sensitivity == pytest.approx(r)
-    assert same.sensitivity == pytest.approx(r * math.sqrt(tensors))
-    assert same.noise_std == pytest.approx(PLAN.noise_multiplier * same.sensitivity)
+    assert scaled.clipping_norm == pytest.approx(r)
+    assert same.clipping_norm == pytest.approx(r * math.sqrt(tensors))
+    assert same.noise_std(1) == pytest.approx(PLAN.noise_multiplier * same.clipping_norm)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +78,16 @@ def test_per_layer_sensitivity(r, tensors):
         ({"noise_multiplier": 0.0}, "noise_multiplier: found 0"),
         ({"noise_multiplier": math.nan}, "noise_multiplier: found nan"),
         ({"thresholds": ()}, "max_grad_norm"),
+        ({"noise_factors": (1.0,) * 9}, "noise_schedule: found 9 factors .* each of 10 epochs"),
+        ({"noise_factors": (1.0,) * 9 + (0.0,)}, "noise_schedule: .* from 0 to 1"),
+        ({"noise_factors": (1.0,) * 9 + (math.inf,)}, "noise_schedule: .* to inf"),
+        ({"count_noise": 1.0}, "count_noise: found 1, .*half the largest .*\\(2\\)"),
+        ({"count_noise": 1.4, "noise_factors": (1.5,) * 10}, "count_noise: found 1.4"),
+        ({"sampling": "shuffled"}, "privacy: sampling shuffled with .* add_remove .*zero_out"),
+        (
+            {"sampling": "fixed_size", "neighbouring": "replace_one", "accountant": "prv"},
+            "privacy: accountant prv has no bound for sampling fixed_size; use rdp",
+        ),
     ],
 )
 def test_impossible_promises_are_refused(change, named):
@@ -66,165 +95,146 @@ def test_impossible_promises_are_refused(change, named):
         replace(PLAN, **change)
 
 
-def test_poisson_batches_are_binomial_and_independent():
-    sampler = PoissonSampler(200, 0.1, seed=1)
-    drawn = torch.zeros(2000, 200)
-    for row, indices in zip(drawn, sampler.epoch(2000), strict=True):
-        row[indices] = 1
-    sizes = drawn.sum(1).numpy()
-    assert abs(sizes.mean() - 20) < 5 * math.sqrt(18 / 2000)
-    expected = stats.binom.pmf(np.arange(201), 200, 0.1) * 2000
-    bins = [slice(0, 14), *(slice(k, k + 2) for k in range(14, 26, 2)), slice(26, 201)]
-    counts = np.bincount(sizes.astype(int), minlength=201)
-    test = stats.chisquare([counts[b].sum() for b in bins], [expected[b].sum() for b in bins])
-    assert test.pvalue > 1e-4
-    # any two records: together as often as chance has it
-    together = (drawn.T @ drawn).fill_diagonal_(0) / 2000
-    assert together.sum() / (200 * 199) == pytest.approx(0.01, rel=0.03)
+# --- which accounting holds for which sampling ---
+
+ALLOWED = {
+    ("poisson", "add_remove"): {"rdp", "prv", "gdp", "pld"},
+    ("poisson", "zero_out"): {"rdp", "prv", "gdp", "pld"},
+    ("fixed_size", "replace_one"): {"rdp"},
+    ("shuffled", "zero_out"): {"rdp", "prv", "gdp", "pld"},
+    ("shuffled", "replace_one"): {"rdp", "prv", "gdp", "pld"},
+}
 
 
-def test_samplers_go_on_from_their_state():
-    for sampler in (PoissonSampler(30, 0.3, seed=2), ShuffledSampler(30, 10, seed=2)):
-        list(sampler.epoch(3))
-        state = sampler.state()
-        first = [batch.tolist() for batch in sampler.epoch(3)]
-        sampler.restore(state)
-        assert [batch.tolist() for batch in sampler.epoch(3)] == first
+@pytest.mark.parametrize("sampling", SAMPLERS)
+@pytest.mark.parametrize("neighbouring", NEIGHBOURING)
+def test_every_combination_has_epsilons_or_a_reason(sampling, neighbouring):
+    allowed = ALLOWED.get((sampling, neighbouring), set())
+    for accountant in accounting.ACCOUNTANTS:
+        reason = validity(sampling, neighbouring, accountant)
+        assert (reason is None) == (accountant in allowed)
+        assert reason is None or "use " in reason
+    if allowed:
+        plan = replace(PLAN, sampling=sampling, neighbouring=neighbouring)
+        found = plan.epsilons(plan.steps)
+        assert {name for name, value in found.items() if not math.isnan(value)} == allowed
+        for accountant in set(accounting.ACCOUNTANTS) - allowed:
+            with pytest.raises(ValueError, match="no bound"):
+                plan.epsilon(1, accountant)
 
 
-def test_a_shuffled_epoch_has_every_record_once():
-    batches = list(ShuffledSampler(25, 10, seed=0).epoch(3))
-    assert [len(batch) for batch in batches] == [10, 10, 5]
-    assert sorted(torch.cat(batches).tolist()) == list(range(25))
+def test_a_record_zeroed_out_of_poisson_batches_costs_what_its_removal_costs():
+    from dp_accounting import NeighboringRelation
+    from dp_accounting.pld import privacy_loss_distribution
 
-
-# --- the contract: an honest run passes, each classic mistake is refused ---
-
-
-def run(plan=PLAN, *, sampler=None, num_records=None, extra_steps=0, std=None, skip=None, scale=1):
-    """A run with one linear layer whose gradients are given; keywords are the mistakes."""
-    layer = torch.nn.Linear(40, 30)
-    monitor = ContractMonitor(plan, layer, num_records or plan.num_records)
-    sampler = sampler or plan.sampler(seed=3)
-    generator = torch.Generator().manual_seed(4)
-    for epoch in range(plan.epochs):
-        steps = plan.steps_per_epoch + (extra_steps if epoch == plan.epochs - 1 else 0)
-        for indices in sampler.epoch(steps):
-            monitor.drew(sampler, indices)
-            count = len(indices) * scale
-
-            def sums(parameter, count=count):
-                share = parameter.numel() / (40 * 30 + 30)
-                total = torch.full_like(parameter, math.sqrt(share / parameter.numel()))
-                total = total.detach() * count * plan.sensitivity
-                noise = torch.randn(parameter.shape, generator=generator)
-                return total, total + (plan.noise_std if std is None else std) * noise
-
-            monitor.noised([p for n, p in layer.named_parameters() if n != skip], sums)
-        monitor.end_epoch()
-    return monitor.finish()
-
-
-def test_an_honest_run_keeps_the_contract():
-    observed = run()
-    assert observed["steps"] == 60
-    assert observed["noise_additions"] == 120
-    assert observed["noise_std"] == pytest.approx(3.0, rel=0.02)
-
-
-class Partition(PoissonSampler):
-    """A shuffled partition that passes for a Poisson sampler by its attributes."""
-
-    def epoch(self, steps):
-        return iter(torch.randperm(self.num_records, generator=self.generator).split(10))
-
-
-class Fixed(PoissonSampler):
-    """Batches of a fixed size, drawn without replacement each time."""
-
-    def epoch(self, steps):
-        for _ in range(steps):
-            yield torch.randperm(self.num_records, generator=self.generator)[:10]
-
-
-class Eager(PoissonSampler):
-    """Draws twice as many records as it says."""
-
-    def epoch(self, steps):
-        for _ in range(steps):
-            yield (torch.rand(self.num_records, generator=self.generator) < 1 / 3).nonzero()[:, 0]
-
-
-def disguised(kind):
-    """A sampler of another kind under the type of the honest one."""
-    sampler = PoissonSampler(60, PLAN.sample_rate, seed=3)
-    sampler.epoch = kind(60, PLAN.sample_rate, seed=3).epoch
-    return sampler
+    zeroed = replace(PLAN, neighbouring="zero_out")
+    assert zeroed.sensitivity == PLAN.sensitivity == PLAN.clipping_norm
+    assert zeroed.epsilons(60) == PLAN.epsilons(60)
+    one = privacy_loss_distribution.from_gaussian_mechanism(
+        2.0, sampling_prob=1 / 6, neighboring_relation=NeighboringRelation.REPLACE_SPECIAL
+    )
+    reference = one.self_compose(60).get_epsilon_for_delta(1e-3)
+    assert zeroed.epsilon(60, "pld") == pytest.approx(reference, rel=2e-3)
 
 
 @pytest.mark.parametrize(
-    ("mistake", "promise"),
-    [
-        ({"sampler": ShuffledSampler(60, 10, 0)}, "come from ShuffledSampler"),
-        ({"sampler": PoissonSampler(60, 0.1, 0)}, "at rate 0.1, the plan says 60 at 0.166667"),
-        ({"sampler": PoissonSampler(61, 1 / 6, 0)}, "draws from 61 records"),
-        ({"sampler": disguised(Partition)}, "drawn exactly once in an epoch"),
-        ({"sampler": disguised(Fixed)}, "hardly vary"),
-        ({"sampler": disguised(Eager)}, "the sample rate is not the plan's"),
-        ({"num_records": 61}, "plan is for 60 training records, found 61"),
-        ({"extra_steps": 1}, "step 61 of 60 planned"),
-        ({"extra_steps": -1}, "59 steps were noised, 60 planned"),
-        ({"std": 0.0}, "has standard deviation 0"),
-        ({"std": 2.7}, "the plan says 3"),
-        ({"skip": "bias"}, "1 trainable tensors got no noise, the first is bias"),
-        ({"scale": 1.1}, "gradients are not clipped"),
-    ],
+    ("sigma", "zero_out", "replace_one"),
+    [(0.3, 696.8, 2506), (0.5, 284.4, 970), (0.7, 162.1, 529), (1.0, 91.8, 284)],
 )
-def test_each_classic_mistake_is_refused(mistake, promise):
-    with pytest.raises(ContractBroken, match=promise):
-        run(**mistake)
+def test_shuffled_epochs_are_whole_gaussians(sigma, zero_out, replace_one):
+    """One Gaussian an epoch; a replaced record has twice the sensitivity at the same noise."""
+    plan = replace(DUKE, sampling="shuffled", neighbouring="zero_out", noise_multiplier=sigma)
+    for neighbouring, known in (("zero_out", zero_out), ("replace_one", replace_one)):
+        other = replace(plan, neighbouring=neighbouring)
+        assert other.noise_std(1) == sigma
+        found = other.epsilons(other.steps)
+        assert found["prv"] == found["gdp"] == found["pld"] == pytest.approx(known, rel=2e-3)
+        assert found["rdp"] >= known * 0.999
 
 
-def test_a_batch_that_got_no_noise_is_refused():
-    """The plan's steps are all noised, but one more batch was drawn, and may have been used."""
-    honest_drew = ContractMonitor.drew
-
-    def drew(self, sampler, indices):
-        honest_drew(self, sampler, indices)
-        if self.observed.batches == 1:
-            honest_drew(self, sampler, indices)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ContractMonitor, "drew", drew)
-        with pytest.raises(ContractBroken, match="61 batches were drawn, 60 steps were noised"):
-            run()
+def test_a_shuffled_epoch_is_paid_for_at_its_first_step():
+    plan = replace(DUKE, sampling="shuffled", neighbouring="zero_out")
+    assert plan.epsilon(1) == plan.epsilon(9) == accounting.epsilon("rdp", ((2.0, 1),), 1.0, 1e-5)
+    assert plan.epsilon(10) == plan.epsilon(18) > plan.epsilon(9)
 
 
-def test_batch_normalisation_in_training_is_refused():
-    with pytest.raises(ContractBroken, match="0 is BatchNorm"):
-        ContractMonitor(PLAN, torch.nn.Sequential(torch.nn.BatchNorm2d(3)), 60)
+def test_fixed_size_at_full_rate_is_the_whole_gaussian_with_twice_the_norm():
+    plan = replace(DUKE, sampling="fixed_size", neighbouring="replace_one", batch_size=88, epochs=5)
+    assert plan.sensitivity == 2 * plan.clipping_norm
+    gaussian = accounting.epsilon("rdp", ((plan.noise_std(1) / plan.sensitivity, 5),), 1.0, 1e-5)
+    assert plan.epsilon(5) == pytest.approx(gaussian, rel=1e-12)
 
 
-def test_honest_runs_of_every_size_pass():
-    """Few or many steps, small or whole-set batches: no false alarm."""
-    for seed in range(40):
-        records = 4 + 7 * seed
-        plan = replace(
-            PLAN,
-            num_records=records,
-            batch_size=min(records, 1 + seed % 13),
-            epochs=1 + seed % 3,
-            delta=1e-4,
-        )
-        run(plan, sampler=plan.sampler(seed))
+# --- the noise of each step ---
 
 
-def test_the_monitor_goes_on_from_a_checkpoint():
-    layer = torch.nn.Linear(2, 2)
-    monitor = ContractMonitor(PLAN, layer, 60)
-    sampler = PLAN.sampler(0)
-    monitor.drew(sampler, next(sampler.epoch(1)))
-    again = ContractMonitor(PLAN, layer, 60)
-    again.restore(monitor.state())
-    assert again.observed == monitor.observed
-    assert again.observed.draws > 0
+def test_the_noise_of_a_step_is_that_of_its_epoch():
+    factors = tuple(1 + epoch / 10 for epoch in range(10))
+    plan = replace(PLAN, noise_factors=factors)
+    assert plan.noise_multiplier_at(1) == plan.noise_multiplier_at(6) == 2.0
+    assert plan.noise_multiplier_at(7) == pytest.approx(2.2)
+    assert plan.noise_multiplier_at(60) == pytest.approx(3.8)
+    assert plan.noise_std(60) == pytest.approx(3.8 * 1.5)
+    assert plan.history(0) == ()
+    assert plan.history(8) == ((2.0, 6), (2.2, 2))
+    for step in (0, 61):
+        with pytest.raises(ValueError, match=f"step {step} is not one of 60"):
+            plan.noise_multiplier_at(step)
+
+
+@given(
+    factors=st.lists(st.sampled_from([0.5, 1.0, 1.5]), min_size=10, max_size=10),
+    steps=st.integers(0, 60),
+)
+def test_history_is_the_noise_of_each_step(factors, steps):
+    plan = replace(PLAN, noise_factors=tuple(factors))
+    unrolled = [sigma for sigma, count in plan.history(steps) for _ in range(count)]
+    assert unrolled == [plan.noise_multiplier_at(step) for step in range(1, steps + 1)]
+    assert all(
+        a != b for (a, _), (b, _) in zip(plan.history(60), plan.history(60)[1:], strict=False)
+    )
+
+
+@given(sigma=st.floats(0.1, 5), share=st.floats(0.51, 50), doubled=st.booleans())
+def test_count_and_gradient_together_cost_the_noise_multiplier(sigma, share, doubled):
+    """Gradient and count released together are one Gaussian, whose mu^2 are added.
+
+    The centred bit is +-1/2, so it changes by 1/2 with a record, and by 1 with a replaced one.
+    """
+    neighbouring = "replace_one" if doubled else "zero_out"
+    plan = replace(PLAN, sampling="shuffled", neighbouring=neighbouring)
+    plan = replace(plan, noise_multiplier=sigma, count_noise=sigma * share)
+    assert plan.gradient_noise_multiplier(1) > sigma
+    gradient = plan.sensitivity / plan.noise_std(1)
+    count = (1.0 if doubled else 0.5) / plan.count_noise
+    counted = plan.sensitivity / (plan.noise_multiplier_at(1) * plan.clipping_norm)
+    assert math.hypot(gradient, count) == pytest.approx(counted)
+    assert plan.epsilon(60) == replace(plan, count_noise=None).epsilon(60)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "neighbouring"), [("poisson", "add_remove"), ("fixed_size", "replace_one")]
+)
+def test_calibration_keeps_the_factors(sampling, neighbouring):
+    factors = (1.0,) * 6 + (0.6,) * 4
+    plan = replace(PLAN, sampling=sampling, neighbouring=neighbouring, noise_factors=factors)
+    found = plan.calibrated(8.0)
+    assert found.noise_factors == factors
+    assert found.epsilon(60) <= 8.0
+    less = replace(found, noise_multiplier=found.noise_multiplier * 0.99)
+    assert less.epsilon(60) > 8.0
+
+
+def test_calibration_refuses_what_no_noise_can_give():
+    with pytest.raises(UserError, match="above 1000; raise the target or lower the epochs"):
+        PLAN.calibrated(1e-3)
+
+
+def test_the_plan_gives_the_sampler_of_its_sampling():
+    randomness = Seeded(0)
+    assert PLAN.sampler(randomness).sample_rate == PLAN.sample_rate
+    for sampling in ("fixed_size", "shuffled"):
+        plan = replace(PLAN, sampling=sampling, neighbouring="replace_one")
+        sampler = plan.sampler(randomness)
+        assert type(sampler) is SAMPLERS[sampling]
+        assert (sampler.num_records, sampler.batch_size) == (60, 10)

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from dpmedbench import models
 from dpmedbench.errors import UserError
 from dpmedbench.inputs import to_input
-from dpmedbench.prediction import load_weights, predict, score_table, write_masks
+from dpmedbench.prediction import load_weights
+from dpmedbench.prediction.segmentation import predict, score_table, write_masks
 
 IDENTITY = {
     "study": "s",

@@ -52,7 +52,9 @@ def changed(tree, path, edit):
         ("dpmedbench/models/unet.py", {"opacus", "ordinary"}),
         ("dpmedbench/privacy/sampling.py", {"opacus", "ordinary"}),
         ("dpmedbench/mechanisms/opacus.py", {"opacus"}),
-        ("dpmedbench/mechanisms/none.py", {"ordinary"}),
+        ("dpmedbench/opacus_engines/base.py", {"opacus"}),
+        ("dpmedbench/mechanisms/bookkeeping.py", set()),
+        ("dpmedbench/mechanisms/none.py", {"opacus", "ordinary"}),
         ("dpmedbench/datasets/duke.py", {"preprocess"}),
         # the store, which training reads, resizes what it writes
         ("dpmedbench/resize.py", {"preprocess", "opacus", "ordinary"}),
@@ -60,7 +62,7 @@ def changed(tree, path, edit):
         ("dpmedbench/figures/curves.py", {"figure"}),
         ("dpmedbench/figures/style.py", {"figure"}),
         ("train.py", {"opacus", "ordinary"}),
-        ("dpmedbench/config.py", set()),
+        ("dpmedbench/config/data.py", set()),
     ],
 )
 def test_an_edit_of_code_runs_what_uses_it(tree, path, steps):

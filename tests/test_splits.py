@@ -96,6 +96,70 @@ def test_explicit_lists(capsys):
     assert "2 of 6 patients are in no split list" in capsys.readouterr().err
 
 
+def official(homes: str, **options):
+    """Two records a patient; T, V, r stand for test, val and train or nothing."""
+    names = [f"p{k:02}" for k in range(len(homes)) for _ in "12"]
+    words = {"T": ("test", "test"), "V": ("val", "val"), "r": ("train", "")}
+    given = [word for home in homes for word in words[home]]
+    return splits.make(names, names, given, method="official", **options)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    homes=st.text("Tr", min_size=4, max_size=30).filter(lambda x: "T" in x and x.count("r") > 3),
+    folds=st.integers(1, 4),
+    seed=st.integers(0, 1000),
+)
+def test_the_official_test_set_is_tested_in_every_fold(homes, folds, seed):
+    frame = official(homes, folds=folds, seed=seed, ratios=(0.6, 0.2, 0.2))
+    test = {f"p{k:02}" for k, home in enumerate(homes) if home == "T"}
+    validated = []
+    for fold in range(folds):
+        groups = patients(frame, fold)
+        assert groups["test"] == test
+        assert groups["train"]
+        assert groups["val"]
+        assert groups["train"] | groups["val"] == {f"p{k:02}" for k in range(len(homes))} - test
+        validated += groups["val"]
+    if folds == 1:
+        assert abs(len(validated) - homes.count("r") / 4) <= 1
+    else:
+        assert len(validated) == len(set(validated)) == homes.count("r")
+
+
+def test_the_seed_of_an_official_split_matters():
+    drawn = {str(patients(official("T" + 12 * "r", seed=seed))["val"]) for seed in range(8)}
+    assert len(drawn) > 1
+
+
+def test_an_official_validation_set_is_used_or_joins_the_folds():
+    assert patients(official("TrVrT")) == {
+        "test": {"p00", "p04"}, "val": {"p02"}, "train": {"p01", "p03"},
+    }  # fmt: skip
+    frame = official("TrVrT", folds=3)
+    assert set.union(*(patients(frame, k)["val"] for k in range(3))) == {"p01", "p02", "p03"}
+
+
+@pytest.mark.parametrize(
+    ("homes", "options", "expected"),
+    [
+        ("rrrr", {}, "no official test set"),
+        ("TTVV", {}, "no training set"),
+        ("TTTr", {}, "found 1 patients outside the official test set, expected at least 2"),
+        ("Trr", {"folds": 3}, "found 2 patients outside the official test set, expected at le"),
+    ],
+)
+def test_impossible_official_splits_are_refused(homes, options, expected):
+    with pytest.raises(UserError, match=expected):
+        official(homes, **options)
+
+
+def test_a_patient_in_two_official_splits_is_refused_by_name():
+    with pytest.raises(UserError, match="found patient 'b' in test and in train of the official"):
+        splits.make(list("abcb"), list("wxyz"), ["test", "test", "", ""], method="official")
+    splits.make(list("abcb"), list("wxyz"), ["test", "test", "", ""], method="ratio")
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

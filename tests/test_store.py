@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
+import time
 import tracemalloc
 
 import h5py
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from dpmedbench import resize, store
-from dpmedbench.datasets.base import IGNORE, DatasetSpec, Record
+from dpmedbench.datasets.base import IGNORE, DatasetSpec, Record, Unreadable
 from dpmedbench.errors import UserError
 
 SPEC = DatasetSpec(
@@ -38,7 +40,7 @@ def records(count: int = 5, size=(12, 10)):
 
 def test_round_trip(tmp_path):
     path = tmp_path / "new" / "toy.h5"
-    store.write(path, records(), SPEC, (12, 10), {"seed": 7}, total=5)
+    store.write(path, records(), SPEC, (12, 10), {"seed": 7})
     with store.open_store(path) as opened:
         assert (opened.name, opened.title, opened.task) == ("toy", "Toy", "segmentation")
         assert opened.classes == SPEC.classes
@@ -66,8 +68,8 @@ def test_layout(tmp_path):
         for name in ("images", "masks"):
             assert file[name].shape == (5, 6, 8)
             assert file[name].chunks == (1, 6, 8)
-            assert (file[name].dtype, file[name].compression) == (np.uint8, "gzip")
-            assert file[name].shuffle
+            assert file[name].dtype == np.uint8
+        assert (file["images"].compression, file["masks"].compression) == (None, "gzip")
         assert json.loads(file.attrs["classes"]) == ["background", "a", "b"]
         assert file.attrs["ignore_index"] == 255
 
@@ -82,6 +84,86 @@ def test_labels_and_colour(tmp_path):
         assert opened.provenance["class_counts"] == {"background": 1, "a": 0, "b": 1}
     assert labels.tolist() == [2, 0]
     np.testing.assert_array_equal(images[1], image)
+
+
+def test_the_official_split_is_kept(tmp_path):
+    homes = ("train", None, "test", "val", None)
+    given = [dataclasses.replace(r, split=s) for r, s in zip(records(), homes, strict=True)]
+    store.write(tmp_path / "toy.h5", given, SPEC, (12, 10), {})
+    with store.open_store(tmp_path / "toy.h5") as opened:
+        assert opened.official.tolist() == ["train", "", "test", "val", ""]
+
+
+def lazy(record, seconds=0.0, error=None):
+    """The record with its arrays still to be made, after some time or not at all."""
+
+    def image():
+        time.sleep(seconds)
+        if error:
+            raise error
+        return record.image
+
+    return dataclasses.replace(record, image=image, target=lambda: record.target)
+
+
+def test_arrays_made_on_many_threads_come_out_in_order(tmp_path):
+    store.write(tmp_path / "eager.h5", records(40), SPEC, (6, 8), {})
+    delays = np.random.default_rng(1).uniform(0, 0.01, 40)
+    given = [lazy(r, s) for r, s in zip(records(40), delays, strict=True)]
+    store.write(tmp_path / "lazy.h5", given, SPEC, (6, 8), {}, threads=8)
+    assert digest(tmp_path / "lazy.h5") == digest(tmp_path / "eager.h5")
+    with store.open_store(tmp_path / "lazy.h5") as opened:
+        assert opened.sources.tolist() == [f"scan {k}" for k in range(40)]
+
+
+def test_threads_share_the_work_and_stay_a_few_records_ahead(tmp_path):
+    meeting = threading.Barrier(4, timeout=10)  # passed only by four at once
+    handed, made, ahead = 0, 0, 0
+
+    def given():
+        nonlocal handed, ahead
+        for record in records(40):
+            handed += 1
+            ahead = max(ahead, handed - made)
+            yield dataclasses.replace(record, image=lambda r=record: met(r.image))
+
+    def met(image):
+        nonlocal made
+        meeting.wait()
+        made += 1
+        return image
+
+    store.write(tmp_path / "toy.h5", given(), SPEC, (6, 8), {}, threads=4)
+    assert made == 40
+    assert ahead <= 2 * 4 + 4
+
+
+def test_a_broken_file_stops_or_is_left_out_and_counted(tmp_path, capsys):
+    error = Unreadable("b.png: found no bytes, expected a PNG file; get it again.")
+    given = [lazy(r, error=error if k == 1 else None) for k, r in enumerate(records())]
+    path = tmp_path / "toy.h5"
+    with pytest.raises(Unreadable, match="found no bytes"):
+        store.write(path, given, SPEC, (12, 10), {}, threads=2)
+    assert not list(tmp_path.iterdir())
+    store.write(path, given, SPEC, (12, 10), {}, threads=2, unreadable="leave_out")
+    with store.open_store(path) as opened:
+        assert opened.sources.tolist() == ["scan 0", "scan 2", "scan 3", "scan 4"]
+        assert opened.provenance["counts"] == {"lifted": 9, "unreadable": 1}
+        assert opened.provenance["records"] == 4
+    assert "left out: b.png: found no bytes" in capsys.readouterr().err
+
+
+def test_arrays_may_lie_in_memory_as_they_like(tmp_path):
+    store.write(tmp_path / "a.h5", records(), SPEC, (12, 10), {})
+    turned = [
+        dataclasses.replace(r, image=np.asfortranarray(r.image), target=r.target[::-1][::-1])
+        for r in records()
+    ]
+    store.write(tmp_path / "b.h5", turned, SPEC, (12, 10), {})
+    assert digest(tmp_path / "a.h5") == digest(tmp_path / "b.h5")
+    with store.open_store(tmp_path / "b.h5") as opened:
+        for row, record in enumerate(records()):
+            np.testing.assert_array_equal(opened.images[row], record.image)
 
 
 def digest(path) -> str:
@@ -110,9 +192,13 @@ def test_the_digest_is_that_of_the_content(tmp_path):
     def moved(r):
         return dataclasses.replace(r, patient="other")
 
-    others = [written("o.h5", change) for change in (brighter, remasked, renamed, moved)]
+    def tested(r):
+        return dataclasses.replace(r, split="test")
+
+    changes = (brighter, remasked, renamed, moved, tested)
+    others = [written("o.h5", change) for change in changes]
     others.append(written("o.h5", size=(6, 5)))
-    assert len({same, *others}) == 6
+    assert len({same, *others}) == 7
 
 
 @pytest.mark.parametrize(
@@ -185,7 +271,7 @@ def test_memory_does_not_grow_with_the_number_of_records(tmp_path):
         return most
 
     peak(5)  # imports and caches
-    few, many = peak(20), peak(420)
+    few, many = peak(100), peak(500)
     assert many - few < 500_000  # 400 more records held in memory would be 13 million bytes
 
 

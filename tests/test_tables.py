@@ -62,6 +62,30 @@ def test_a_tenth_class_comes_after_the_ninth():
     assert tables._classes_in_order(schema).names == expected
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_both_tasks_stand_in_one_table(order, tmp_path):
+    cells = grid(("duke",)) + grid(("aptos",), ("resnet18",))
+    folders = write(tmp_path / "cells", cells[::order], epochs=3, images=2)
+    for kind, own in (
+        ("history", {"duke": "val_dice", "aptos": "test_accuracy"}),
+        ("scores", {"duke": "dice", "aptos": "value"}),
+    ):
+        tables.collect(kind, folders, tmp_path / "table.parquet")
+        for dataset, column in own.items():
+            alone = [folder for folder in folders if dataset in folder.parts]
+            expected = pd.concat(
+                [pd.read_parquet(folder / f"{kind}.parquet") for folder in alone],
+                ignore_index=True,
+            )
+            found = tables.read(tmp_path / "table.parquet", dataset=dataset)
+            assert len(expected) > 0
+            pd.testing.assert_frame_equal(found[expected.columns], expected)
+            assert found[column].notna().any()
+            others = found.columns.difference(expected.columns)
+            assert set(own.values()) - {column} <= set(others)
+            assert found[others].isna().all(axis=None)
+
+
 @pytest.mark.parametrize("kind", ["cost", "privacy"])
 def test_json_tables_hold_every_value(kind, folders, tmp_path):
     tables.collect(kind, folders, tmp_path / "table.parquet")
@@ -80,7 +104,7 @@ def test_json_tables_hold_every_value(kind, folders, tmp_path):
 def test_an_epsilon_is_infinite_only_where_it_is_not_private(folders, tmp_path):
     tables.collect("privacy", folders, tmp_path / "table.parquet")
     found = tables.read(tmp_path / "table.parquet")
-    infinite = np.isinf(found.filter(like="epsilon").drop(columns="target_epsilon"))
+    infinite = np.isinf(found.filter(regex="^epsilon(_...)?$"))
     assert (infinite.all(axis=1) == (found["privacy"] == "none")).all()
     assert (infinite.any(axis=1) == (found["privacy"] == "none")).all()
 

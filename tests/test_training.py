@@ -16,14 +16,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dpmedbench import checkpoint, outcome, training
+from dpmedbench import checkpoint, mechanisms, outcome, training
+from dpmedbench.bookkeeping import BookKeeper
+from dpmedbench.config import Mechanism, Privacy, Training
 from dpmedbench.errors import UserError
+from dpmedbench.privacy import accounting
 from dpmedbench.privacy.contract import ContractBroken
+from dpmedbench.privacy.randomness import Seeded
 from dpmedbench.privacy.sampling import ShuffledSampler
-from dpmedbench.training import Cell, Data
+from dpmedbench.training import Cell
+from dpmedbench.training_data import Data
 
 CLASSES = 3
 PRIVATE = {"engine": "opacus", "clipping": "abadi", "clipping_style": "flat"}
+BOOKKEEPING = {"engine": "bookkeeping", "clipping": "automatic", "clipping_style": "flat"}
+SPARSIFIED = BOOKKEEPING | {"sparsification": {"final_rate": 0.9, "refresh": 2}}
+ADAPTIVE = BOOKKEEPING | {"clipping": "adaptive"}
+SCHEDULED = PRIVATE | {"noise_schedule": {"kind": "exponential", "options": {"gamma": 0.5}}}
 
 
 def data(records=12, seed=0):
@@ -43,23 +52,18 @@ def data(records=12, seed=0):
     )
 
 
-def settings(mechanism=None, **training_options):
-    mechanism = mechanism or {"engine": "none", "clipping": "none", "clipping_style": "none"}
-    private = mechanism["engine"] != "none"
-    options = {
+def settings(mechanism=None, privacy=None, **options):
+    """The settings of a cell, as `cells.settings` makes them."""
+    way = Mechanism(**(mechanism or {"engine": "none"})).model_dump(mode="json")
+    way["mode"] = way["mode"] or mechanisms.default_mode(way["engine"])
+    private = way["engine"] != "none"
+    usual = {
         "epochs": 3,
         "batch_size": 4,
-        "physical_batch_size": 4,
-        "optimizer": "adam",
         "learning_rate": 1e-2,
-        "schedule": "constant",
         "weight_decay": 0.0,
-        "momentum": 0.0,
-        "precision": "float32",
-        "ema_decay": None,
-        "selection": "last",
-        "checkpoint_every": 1,
         "device": "cpu",
+        "physical_batch_size": 4,
     }
     identity = {
         "study": "test",
@@ -69,26 +73,19 @@ def settings(mechanism=None, **training_options):
         "privacy": "sigma1" if private else "none",
         "fold": 0,
         "seed": 0,
-        **{key: mechanism[key] for key in ("engine", "clipping", "clipping_style")},
+        **{key: way[key] for key in ("engine", "mode", "clipping", "clipping_style")},
         "noise_multiplier": 1.0 if private else None,
         "target_epsilon": None,
     }
     return {
         "identity": identity,
         "model": {"network": "unet", "features": [4, 8], "num_groups": 2},
-        "mechanism": {
-            "max_grad_norm": 1.0,
-            "layer_thresholds": "scaled",
-            "learning_rate": None,
-            **mechanism,
-        },
-        "privacy": {
-            "unit": "image",
-            "neighbouring": "add_remove",
-            "delta": 1e-3,
-            "accountant": "rdp",
-        },
-        "training": options | training_options,
+        "task": {},
+        "mechanism": way,
+        "privacy": Privacy(**({"delta": 1e-3, "accountant": "rdp"} | (privacy or {}))).model_dump(
+            mode="json"
+        ),
+        "training": Training(**(usual | options)).model_dump(mode="json"),
     }
 
 
@@ -96,6 +93,18 @@ def trained(folder, mechanism=None, records=None, **options):
     cell = Cell(settings(mechanism, **options), records or data(), Path(folder))
     cell.run()
     return cell
+
+
+def stop_after(monkeypatch, epochs):
+    """Die with the checkpoint of an epoch."""
+    saved = checkpoint.save
+
+    def save_and_die(*arguments):
+        saved(*arguments)
+        if len(arguments[2]["history"]) == epochs:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
 
 
 def same_weights(one, other):
@@ -125,13 +134,83 @@ def test_private_training_keeps_its_contract_and_counts_epsilon(tmp_path):
     assert sum(row["samples"] for row in rows) == cell.observed["draws"]
 
 
+def test_epsilon_is_the_same_for_every_engine_and_network(tmp_path):
+    """It depends on noise, rate, steps and delta alone."""
+    cells = [trained(tmp_path / f"{i}", way) for i, way in enumerate([PRIVATE, BOOKKEEPING])]
+    wide = settings(SPARSIFIED)
+    wide["model"] = {"network": "nested_unet", "features": [8, 16], "num_groups": 4}
+    cells.append(Cell(wide, data(), tmp_path / "wide"))
+    cells[-1].run()
+    one, *others = [[row["epsilon"] for row in outcome.history(cell)] for cell in cells]
+    assert others == [one, one]
+
+
+def test_the_accountant_is_fed_the_noise_of_each_epoch(tmp_path):
+    """Half the noise each epoch: 1, 1/2, 1/4 for two steps each."""
+    rows = outcome.history(trained(tmp_path, SCHEDULED))
+    history = ((1.0, 2), (0.5, 2), (0.25, 2))
+    for epoch, row in enumerate(rows, start=1):
+        wanted = accounting.epsilon("rdp", history[:epoch], 0.5, 1e-3)
+        assert row["epsilon"] == pytest.approx(wanted)
+        assert row["epsilon"] >= trained(tmp_path / "plain", PRIVATE).plan.epsilon(2 * epoch)
+
+
+def test_an_adaptive_threshold_moves_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    straight = trained(tmp_path / "straight", ADAPTIVE)
+    threshold = straight.engine.record()["adapted_threshold"]
+    assert threshold != 1.0
+    assert straight.plan.count_noise == 1.0
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "killed", ADAPTIVE)
+    monkeypatch.undo()
+    again = trained(tmp_path / "killed", ADAPTIVE)
+    assert again.engine.record()["adapted_threshold"] == threshold
+    assert same_weights(straight.weights(), again.weights())
+
+
+@pytest.mark.parametrize(
+    ("sampling", "neighbouring", "epsilon"),
+    [
+        ("fixed_size", "replace_one", None),
+        ("shuffled", "zero_out", accounting.epsilon("rdp", ((1.0, 3),), 1.0, 1e-3)),
+        ("shuffled", "replace_one", accounting.epsilon("rdp", ((0.5, 3),), 1.0, 1e-3)),
+    ],
+)
+def test_other_samplers_have_their_own_accounting(tmp_path, sampling, neighbouring, epsilon):
+    privacy = {"sampling": sampling, "neighbouring": neighbouring}
+    cell = Cell(settings(BOOKKEEPING, privacy), data(), tmp_path)
+    cell.run()
+    assert [row["samples"] for row in cell.history] == [8, 8, 8]
+    row = outcome.history(cell)[-1]
+    assert outcome.privacy(cell)["sampling"] == sampling
+    if epsilon is None:  # rdp alone has a bound, above that of Poisson batches
+        assert math.isnan(row["epsilon_prv"])
+        assert row["epsilon"] > trained(tmp_path / "poisson", BOOKKEEPING).plan.epsilon(6)
+    else:
+        assert row["epsilon"] == pytest.approx(epsilon)
+
+
+def test_secure_randomness_keeps_the_contract_and_never_repeats(tmp_path):
+    one, other = (
+        Cell(settings(BOOKKEEPING, {"secure_rng": True}), data(), tmp_path / name)
+        for name in ("one", "other")
+    )
+    one.run(), other.run()
+    assert not same_weights(one.weights(), other.weights())
+    assert one.observed["noise_ratio"] == pytest.approx(1.0, rel=0.1)
+    assert one.plan.epsilon(6) == other.plan.epsilon(6)
+    stored = torch.load(tmp_path / "one" / checkpoint.FILE)
+    assert stored["engine"]["randomness"] == stored["sampler"] == {}
+
+
 def test_physical_batches_change_nothing_but_rounding(tmp_path):
     """Epsilon, batches and noise are the same; sums are added in another order."""
     whole = trained(tmp_path / "a", PRIVATE)
     parts = trained(tmp_path / "b", PRIVATE, physical_batch_size=1)
     assert [r["samples"] for r in whole.history] == [r["samples"] for r in parts.history]
     assert outcome.privacy(whole) == outcome.privacy(parts) | {
-        "noise_std_realised": pytest.approx(whole.observed["noise_std"], rel=1e-3)
+        "noise_ratio_realised": pytest.approx(whole.observed["noise_ratio"], rel=1e-3)
     }
     for name, value in whole.weights().items():
         torch.testing.assert_close(value, parts.weights()[name], rtol=1e-3, atol=1e-4)
@@ -163,22 +242,15 @@ def test_a_target_epsilon_is_met(tmp_path):
         {"selection": "best_validation"},
     ],
 )
-@pytest.mark.parametrize("mechanism", [None, PRIVATE])
+@pytest.mark.parametrize("mechanism", [None, PRIVATE, SPARSIFIED])
 def test_every_option_resumes_bit_equal(tmp_path, options, mechanism, monkeypatch):
     """Stopped after the second checkpoint and started again, the cell ends as if undisturbed."""
     straight = trained(tmp_path / "straight", mechanism, **options)
 
-    saved = checkpoint.save
-
-    def save_and_die(*arguments):
-        saved(*arguments)
-        if len(arguments[2]["history"]) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    stop_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "killed", mechanism, **options)
-    monkeypatch.setattr(checkpoint, "save", saved)
+    monkeypatch.undo()
     resumed = trained(tmp_path / "killed", mechanism, **options)
     assert same_weights(straight.weights(), resumed.weights())
     for one, other in zip(straight.history, resumed.history, strict=True):
@@ -238,15 +310,17 @@ def test_a_loss_that_is_not_finite_is_one_sentence(tmp_path):
 def test_a_shuffled_loader_in_the_loop_is_refused(tmp_path, monkeypatch):
     """The mistake of the published code: the accountant is right, the loader is the wrong one."""
     cell = Cell(settings(PRIVATE), data(), tmp_path)
-    cell.sampler = ShuffledSampler(8, 4, 0)
+    cell.sampler = ShuffledSampler(8, 4, Seeded(0))
     with pytest.raises(ContractBroken, match="ShuffledSampler"):
         cell.run()
 
 
 def test_a_frozen_engine_is_refused(tmp_path):
     """An engine that forgets a tensor: it would train without noise, or not at all."""
-    cell = Cell(settings(PRIVATE), data(), tmp_path)
-    forgotten = cell.engine.optimizer.param_groups[0]["params"].pop()
+    way = PRIVATE | {"engine": "bookkeeping"}
+    cell = Cell(settings(way), data(), tmp_path)
+    forgotten = cell.network.last.bias.requires_grad_(False)
+    cell.engine.engine = BookKeeper(cell.network)
     forgotten.requires_grad_(True)
     with pytest.raises(ContractBroken, match="1 trainable tensors got no noise"):
         cell.run()
@@ -262,14 +336,14 @@ def test_outputs_are_whole_and_readable(tmp_path):
     assert same_weights(load_file(paths.model), cell.weights())
     table = pq.read_table(paths.history)
     assert table.num_rows == 3
-    assert table.column_names[:12] == list(wanted["identity"])
+    assert table.column_names[:13] == list(wanted["identity"])
     cost = json.loads(paths.cost.read_text())
     assert cost["step_seconds_p10"] <= cost["step_seconds_p50"] <= cost["step_seconds_p90"]
     assert cost["steps_measured"] == 3
     assert cost["peak_host_bytes"] > 50e6
     privacy = json.loads(paths.privacy.read_text())
     assert privacy["epsilon"] == cell.plan.epsilon(6)
-    assert privacy["noise_std_realised"] == pytest.approx(1.0, rel=0.1)
+    assert privacy["noise_ratio_realised"] == pytest.approx(1.0, rel=0.1)
     manifest = json.loads(paths.manifest.read_text())
     assert manifest["settings"] == wanted
     assert manifest["code"] == "digest of the code"

@@ -14,6 +14,17 @@ rule download:
         "../scripts/download.py"
 
 
+rule weights:
+    output:
+        pretrained.PATH,
+    log:
+        "logs/weights.log",
+    conda:
+        "../../envs/preprocess.yaml"
+    script:
+        "../scripts/weights.py"
+
+
 rule phantom:
     output:
         directory("resources/phantom/{dataset}"),
@@ -42,16 +53,35 @@ rule preprocess:
         "logs/preprocess/{dataset}.benchmark.tsv"
     conda:
         "../../envs/preprocess.yaml"
+    threads: 16
     resources:
         mem_mb=2000,
         runtime=120,
     params:
         dataset=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(
-            mode="json", exclude={"split", "phantom"}
+            mode="json", exclude={"split", "phantom", "class_weights", "noise_seed"}
         ),
         code=lambda wildcards: code("preprocess.py", loader_of(wildcards)),
     script:
         "../scripts/preprocess.py"
+
+
+rule perturb:
+    input:
+        "results/data/{dataset}.h5",
+    output:
+        NOISY,
+    log:
+        "logs/perturb/{dataset}.{mode}.{privacy}.log",
+    wildcard_constraints:
+        mode="[a-z_]+",
+    conda:
+        "../../envs/train.yaml"
+    params:
+        noise=noise_of,
+        code=code("perturb.py"),
+    script:
+        "../scripts/perturb.py"
 
 
 rule split:

@@ -2,7 +2,7 @@
 rule results:
     input:
         figure_files(),
-        cell_files("scans.png"),
+        cell_files("scans.png", datasets_for("segmentation")),
 
 
 rule report:

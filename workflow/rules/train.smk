@@ -2,6 +2,8 @@ rule train:
     input:
         data="results/data/{dataset}.h5",
         splits="results/data/{dataset}.splits.csv",
+        weights=weights_file,
+        perturbed=perturbed_images,
     output:
         model=f"{RESULTS}/cells/{CELL}/model.safetensors",
         history=f"{RESULTS}/cells/{CELL}/history.parquet",

@@ -5,14 +5,20 @@ from pathlib import Path
 from dpmedbench import figures
 from dpmedbench.job import running
 
+
+def _paths(files: str | list[str]) -> list[Path]:
+    return [Path(path) for path in ([files] if isinstance(files, str) else files)]
+
+
 with running(snakemake):
     inputs = dict(snakemake.input.items())
-    masks = inputs.pop("masks", [])
+    masks, perturbed = (inputs.pop(name, []) for name in ("masks", "perturbed"))
     figures.render(
         snakemake.wildcards.figure,
         snakemake.wildcards.dataset,
         {kind: Path(path) for kind, path in inputs.items() if kind != "store"},
         Path(inputs["store"]) if "store" in inputs else None,
-        [Path(path) for path in ([masks] if isinstance(masks, str) else masks)],
+        _paths(masks),
         [Path(path) for path in snakemake.output],
+        _paths(perturbed),
     )

@@ -6,12 +6,17 @@ from dpmedbench import datasets, store
 from dpmedbench.job import running
 
 with running(snakemake):
-    options = snakemake.params.dataset
-    loader = datasets.load(options["loader"])
+    given = snakemake.params.dataset
+    loader = datasets.load(given["loader"])
+    options = loader.SPEC.choose({name: given[name] for name in loader.SPEC.options})
+    folder = Path(snakemake.input[0])
+    spec = loader.describe(folder, options) if hasattr(loader, "describe") else loader.SPEC
     store.write(
         Path(snakemake.output[0]),
-        loader.read(Path(snakemake.input[0]), options["grader"]),
-        loader.SPEC,
-        tuple(options["image_size"]),
-        {key: options[key] for key in ("loader", "source", "grader")},
+        loader.read(folder, options),
+        spec,
+        tuple(given["image_size"]),
+        {"loader": given["loader"], "source": given["source"], **options},
+        threads=snakemake.threads,
+        unreadable=options.get("unreadable", "stop"),
     )

@@ -6,5 +6,7 @@ from dpmedbench import splits, store
 from dpmedbench.job import running
 
 with running(snakemake), store.open_store(Path(snakemake.input[0])) as records:
-    frame = splits.make(records.patients, records.sources, **snakemake.params.split)
+    frame = splits.make(
+        records.patients, records.sources, records.official, **snakemake.params.split
+    )
     splits.write(frame, Path(snakemake.output[0]), records)

@@ -10,6 +10,7 @@ def facts(study: Study, dataset: str) -> dict[str, object]:
     grids = [grid for grid in study.grids if dataset in grid.datasets]
     noise = [f"sigma {sigma:g}" for grid in grids for sigma in grid.noise_multiplier]
     noise += [f"target epsilon {value:g}" for grid in grids for value in grid.target_epsilon]
+    noise += [f"beta {value:g}" for grid in grids for value in grid.beta]
     height, width = study.datasets[dataset].image_size
     return {
         "study": study.study,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import PurePosixPath
 
+from dpmedbench import mechanisms, support
 from dpmedbench.config import Grid, Section, Study
 
 
@@ -18,8 +19,9 @@ class Cell(Section):
     privacy: str
     fold: int
     seed: int
-    noise_multiplier: float | None
-    target_epsilon: float | None
+    noise_multiplier: float | None = None
+    target_epsilon: float | None = None
+    beta: float | None = None
 
     @property
     def folder(self) -> str:
@@ -32,43 +34,92 @@ class Cell(Section):
 
 
 def cells(study: Study) -> list[Cell]:
-    """Every cell of the study once, in the order of the grids."""
+    """Every cell that is trained, once, in the order of the grids."""
+    return [cell for cell in _all(study) if why_not(study, cell) is None]
+
+
+def left_out(study: Study) -> dict[str, str]:
+    """The folder of every cell that is not trained, and the reason."""
+    found = {cell.folder: why_not(study, cell) for cell in _all(study)}
+    return {folder: why for folder, why in found.items() if why}
+
+
+def why_not(study: Study, cell: Cell) -> str | None:
+    """Why a cell is left out, None where it is trained."""
+    return support.reason(
+        study.datasets[cell.dataset].spec.task,
+        study.models[cell.model].network,
+        study.mechanisms[cell.mechanism].engine,
+    )
+
+
+def _all(study: Study) -> list[Cell]:
     found: dict[str, Cell] = {}
     for grid in study.grids:
         product = itertools.product(
             grid.datasets, grid.models, grid.mechanisms, grid.folds, grid.seeds
         )
         for dataset, model, mechanism, fold, seed in product:
-            for noise_multiplier, target_epsilon, label in _privacy(study, grid, mechanism):
+            for privacy in _privacy(study, grid, mechanism):
                 cell = Cell(
                     study=study.study,
                     dataset=dataset,
                     model=model,
                     mechanism=mechanism,
-                    privacy=label,
                     fold=fold,
                     seed=seed,
-                    noise_multiplier=noise_multiplier,
-                    target_epsilon=target_epsilon,
+                    **privacy,
                 )
                 found.setdefault(cell.folder, cell)
     return list(found.values())
 
 
-def _privacy(study: Study, grid: Grid, mechanism: str) -> list[tuple]:
-    if not study.mechanisms[mechanism].private:
-        return [(None, None, "none")]
-    return [(sigma, None, f"sigma{sigma:g}") for sigma in grid.noise_multiplier] + [
-        (None, epsilon, f"eps{epsilon:g}") for epsilon in grid.target_epsilon
+def _privacy(study: Study, grid: Grid, mechanism: str) -> list[dict]:
+    """The noise levels of a mechanism: fields of a cell."""
+    if study.mechanisms[mechanism].local:
+        levels = [("beta", "beta", grid.beta)]
+    elif study.mechanisms[mechanism].private:
+        levels = [
+            ("sigma", "noise_multiplier", grid.noise_multiplier),
+            ("eps", "target_epsilon", grid.target_epsilon),
+        ]
+    else:
+        return [{"privacy": "none"}]
+    return [
+        {"privacy": f"{label}{value:g}", field: value}
+        for label, field, values in levels
+        for value in values
     ]
+
+
+def noise(study: Study, cell: Cell) -> dict | None:
+    """The noise on the images of a local cell; None where it has none.
+
+    Keys: dataset, mode, beta and seed (None: from the operating system). Cells that agree in them
+    share their images.
+    """
+    mechanism = study.mechanisms[cell.mechanism]
+    if not mechanism.local:
+        return None
+    return {
+        "dataset": cell.dataset,
+        "mode": mechanism.mode or mechanisms.default_mode(mechanism.engine),
+        "beta": cell.beta,
+        "seed": None if study.privacy.secure_rng else study.datasets[cell.dataset].noise_seed,
+    }
 
 
 def settings(study: Study, cell: Cell) -> dict:
     """All that decides a cell's result, resolved, as plain JSON values.
 
-    Keys: identity (the columns of every table), dataset, model, mechanism, privacy, training.
+    Keys: identity (the columns of every table), model, task, mechanism, privacy, training.
     """
     mechanism = study.mechanisms[cell.mechanism]
+    weights = study.datasets[cell.dataset].class_weights
+    way = mechanism.model_dump(mode="json")
+    way["mode"] = mode = mechanism.mode or mechanisms.default_mode(mechanism.engine)
+    if mechanism.local:
+        way["beta"] = cell.beta
     training = study.training.model_dump(mode="json")
     training["physical_batch_size"] = training["physical_batch_size"] or training["batch_size"]
     training["learning_rate"] = mechanism.learning_rate or training["learning_rate"]
@@ -82,13 +133,15 @@ def settings(study: Study, cell: Cell) -> dict:
             "fold": cell.fold,
             "seed": cell.seed,
             "engine": mechanism.engine,
+            "mode": mode,
             "clipping": mechanism.clipping,
             "clipping_style": mechanism.clipping_style,
             "noise_multiplier": cell.noise_multiplier,
             "target_epsilon": cell.target_epsilon,
         },
         "model": study.models[cell.model].model_dump(mode="json"),
-        "mechanism": mechanism.model_dump(mode="json"),
+        "task": {} if weights is None else {"class_weights": weights},
+        "mechanism": way,
         "privacy": study.privacy.model_dump(mode="json"),
         "training": training,
     }

@@ -18,27 +18,34 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from dpmedbench import support
 from dpmedbench.config import Study
 from dpmedbench.config import load as load_study
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = ROOT / "config" / "config.yaml"
 README = ROOT / "config" / "README.md"
+ENGINES = ROOT / "docs" / "engines.md"
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.json"
-MARKS = ("<!-- keys: generated -->", "<!-- end of keys -->")
+MARKS = ("<!-- generated: make config -->", "<!-- end -->")
 WIDTH = 96
 
 
 def files() -> dict[Path, str]:
     """Every generated file with its text."""
     values = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    before, _, rest = README.read_text(encoding="utf-8").partition(MARKS[0])
-    after = rest.partition(MARKS[1])[2]
     return {
         CONFIG: commented(load_study(values)),
         SCHEMA: json.dumps(Study.model_json_schema(), indent=2) + "\n",
-        README: f"{before}{MARKS[0]}\n{key_table()}{MARKS[1]}{after}",
+        README: _between_marks(README, key_table()),
+        ENGINES: _between_marks(ENGINES, "\n".join(["", *support.table(), "", ""])),
     }
+
+
+def _between_marks(path: Path, text: str) -> str:
+    """The file with `text` between its marks."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
+    return f"{before}{MARKS[0]}\n{text}{MARKS[1]}{rest.partition(MARKS[1])[2]}"
 
 
 def commented(study: Study) -> str:
@@ -48,7 +55,7 @@ def commented(study: Study) -> str:
             "# yaml-language-server: $schema=../workflow/schemas/config.schema.json",
             "# The default study: phantoms, small enough for a laptop, every stage shown.",
             "# Every key is explained in config/README.md. Lines with # are made from the models",
-            "# in workflow/scripts/dpmedbench/config.py: `make config` renews them.",
+            "# in workflow/scripts/dpmedbench/config: `make config` renews them.",
             *_section(study, 0, frozenset()),
             "",
         ]
@@ -161,9 +168,11 @@ def _kind(kind: object) -> str:
         return " or ".join(_kind(part) for part in parts)
     if origin is list:
         return f"list of {_kind(parts[0])}"
+    if origin is dict:
+        return f"names to {_kind(parts[1])}"
     if origin is tuple:
         return f"{len(parts)} x {_kind(parts[0])}"
-    return {type(None): "null", str: "text", int: "integer", float: "number"}[kind]
+    return {type(None): "null", bool: "boolean", str: "text", int: "integer", float: "number"}[kind]
 
 
 def _default(field: FieldInfo) -> str:

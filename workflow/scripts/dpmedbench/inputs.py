@@ -10,17 +10,18 @@ if TYPE_CHECKING:
 
 
 def to_input(images: np.ndarray | torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
-    """uint8 images (n, H, W) or (n, H, W, 3) to float32 (n, 1 or 3, H, W) in [0, 1] on `device`.
+    """Images (n, H, W) or (n, H, W, 3) to float32 (n, 1 or 3, H, W) on `device`, white being 1.
 
-    The scale is a constant (255), never a statistic of the data, which would have to be paid for
-    in privacy. The bytes travel to the device before they are widened.
+    They are uint8, then in [0, 1], or int16 of a perturbed store, then in [-128.5, 128.5]. The
+    scale is a constant (255), never a statistic of the data, which would have to be paid for in
+    privacy. The bytes travel to the device before they are widened.
     """
     import torch
 
     images = torch.as_tensor(images)
-    if images.dtype != torch.uint8 or images.ndim not in (3, 4):
+    if images.dtype not in (torch.uint8, torch.int16) or images.ndim not in (3, 4):
         raise ValueError(
-            f"found {images.dtype} {tuple(images.shape)}, expected uint8 (n, H, W[, 3])"
+            f"found {images.dtype} {tuple(images.shape)}, expected uint8 or int16 (n, H, W[, 3])"
         )
     images = images.to(device, non_blocking=True)
     images = images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1).contiguous()

@@ -7,8 +7,9 @@ import math
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dpmedbench import cost, provenance
+from dpmedbench import cost, mechanisms, provenance
 from dpmedbench.files import replacing, write_json
+from dpmedbench.privacy import local
 from dpmedbench.privacy.accounting import ACCOUNTANTS
 from dpmedbench.training import Cell
 
@@ -41,11 +42,12 @@ def write(cell: Cell, outputs) -> None:
                 "digest": cell.data.digest,
                 "train": len(cell.data.train[0]),
                 "val": len(cell.data.val[0]),
+                "perturbation": cell.data.perturbation,
             },
             "code": cell.code,
             "selection": SELECTION[cell.options["selection"]],
-            "randomness": "seeded (research mode): repeatable, not for a release that must resist "
-            "an attacker who knows the seed",
+            "randomness": cell.sampler.randomness.title,
+            "mechanism": cell.engine.record(),
             "device": cost.device_name(cell.device),
             **provenance.manifest(),
         },
@@ -69,7 +71,7 @@ def history(cell: Cell) -> list[dict]:
         "physical_batch_size": options["physical_batch_size"],
         "epochs": options["epochs"],
         "max_grad_norm": cell.settings["mechanism"]["max_grad_norm"] if plan else math.nan,
-        "effective_max_grad_norm": plan.sensitivity if plan else math.nan,
+        "effective_max_grad_norm": plan.clipping_norm if plan else math.nan,
         "sample_rate": plan.sample_rate if plan else math.nan,
         "delta": plan.delta if plan else math.nan,
         "device": cost.device_name(cell.device),
@@ -92,6 +94,7 @@ def privacy(cell: Cell) -> dict:
     plan, observed = cell.plan, cell.observed
     promised = {
         "unit": plan and plan.unit,
+        "sampling": plan and plan.sampling,
         "neighbouring": plan and plan.neighbouring,
         "accountant": plan and plan.accountant,
         "delta": plan and plan.delta,
@@ -99,9 +102,9 @@ def privacy(cell: Cell) -> dict:
         "sample_rate": plan and plan.sample_rate,
         "steps": cell.options["epochs"] * cell.steps_per_epoch,
         "epochs": cell.options["epochs"],
-        "noise_std": plan and plan.noise_std,
+        "noise_std": plan and plan.noise_std(1),
         "max_grad_norm": plan and cell.settings["mechanism"]["max_grad_norm"],
-        "effective_max_grad_norm": plan and plan.sensitivity,
+        "effective_max_grad_norm": plan and plan.clipping_norm,
         "sampler": type(cell.sampler).__name__,
         "batch_size_expected": cell.options["batch_size"],
     }
@@ -114,9 +117,19 @@ def privacy(cell: Cell) -> dict:
             "batch_size_realised_mean": observed["draws"] / observed["steps"] if observed else None,
             "empty_batches": observed["empty_batches"] if observed else 0,
             "noise_additions": observed["noise_additions"] if observed else 0,
-            "noise_std_realised": observed["noise_std"] if observed else None,
+            "noise_ratio_realised": observed["noise_ratio"] if observed else None,
         }
+        | promise_on_images(cell)
     )
+
+
+def promise_on_images(cell: Cell) -> dict:
+    """What the noise on the images promises; nulls where there is none."""
+    mechanism = cell.settings["mechanism"]
+    if not mechanisms.capabilities(mechanism["engine"]).local:
+        return dict.fromkeys(local.COLUMNS)
+    image = cell.data.train[0][0]
+    return local.promise(mechanism["mode"], mechanism["beta"], image.size)
 
 
 def costs(cell: Cell) -> dict:

@@ -1,31 +1,38 @@
 """The HDF5 file between the raw scans and everything after it.
 
 Datasets, a row (and a chunk) per record: `images` (N, H, W) or (N, H, W, 3) uint8, `masks`
-(N, H, W) or `labels` (N,) uint8, `patient` and `source` UTF-8 strings. Attributes: `dataset`,
-`title`, `task`, `classes` (JSON list), `boundaries`, `ignore_index`, `digest` (SHA-256 over
-images, targets and ids in order), `provenance` (JSON).
+(N, H, W) or `labels` (N,) uint8, `patient`, `source` and `split` (official: train, val, test or
+empty) UTF-8 strings. Attributes: `dataset`, `title`, `task`, `classes` (JSON list), `boundaries`,
+`ignore_index`, `digest` (SHA-256 over images, targets and ids in order), `provenance` (JSON).
+
+Images are stored as they are: gzip would take a quarter off them and three times the time that
+decoding takes. Masks, of which it leaves a fiftieth, are compressed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
+import math
+import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from dpmedbench import resize
-from dpmedbench.console import track
-from dpmedbench.datasets.base import IGNORE, DatasetSpec, Record
+from dpmedbench.console import Progress, say
+from dpmedbench.datasets.base import IGNORE, DatasetSpec, Record, Unreadable
 from dpmedbench.errors import UserError
 from dpmedbench.files import replacing
+from dpmedbench.threads import in_order
 
 TARGETS = {"segmentation": "masks", "classification": "labels"}
-ROWS_AT_ONCE = 64  # how many rows the file grows by
+BYTES_AT_ONCE = 1 << 20  # of images that are written together
 
 
 def write(
@@ -34,22 +41,41 @@ def write(
     spec: DatasetSpec,
     image_size: tuple[int, int],
     provenance: Mapping[str, object],
-    total: int | None = None,
+    *,
+    threads: int = 1,
+    unreadable: str = "stop",
 ) -> None:
-    """Write `records`, resized to `image_size` (H, W), one after the other.
+    """Write `records`, resized to `image_size` (H, W), in their order.
 
-    One record is in memory at a time, beside the ids. To `provenance` are added `records`,
-    `patients`, `image_size`, `counts` (the records' counts, summed) and `class_counts` (pixels,
-    or images, of each class as stored; "not graded" for IGNORE). `total` is for the progress.
-    The file is whole or absent. UserError where there is no record, a source comes twice, or a
-    record does not fit `spec`.
+    They are decoded and resized on `threads` threads; a few records are in memory at a time,
+    beside the ids. `unreadable` is what to do with a record that raises Unreadable: "stop", or
+    "leave_out", which says so and counts it as `unreadable`.
+    To `provenance` are added `records`, `patients`, `image_size`, `counts` (the records' counts,
+    summed) and `class_counts` (pixels, or images, of each class as stored; "not graded" for
+    IGNORE). The file is whole or absent. UserError where there is no record, a source comes
+    twice, or a record does not fit `spec`.
     """
     import h5py
 
+    size = tuple(image_size)
+
+    def prepare(record: Record) -> Record | Unreadable:
+        try:
+            return _resized(record, spec, size)
+        except Unreadable as error:
+            if unreadable == "stop":
+                raise
+            return error
+
+    title = f"{spec.title}: writing {Path(path).name}"
+    total = operator.length_hint(records) or None
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        writer = _Writer(file, spec, tuple(image_size))
-        for record in track(records, f"{spec.title}: writing {Path(path).name}", total):
-            writer.add(record)
+        writer = _Writer(file, spec, size)
+        made = in_order(prepare, writer.once(records), threads)
+        with Progress(title, total) as progress:
+            while batch := list(itertools.islice(made, writer.rows_at_once)):
+                writer.add(batch)
+                progress.update(progress.done + len(batch))
         writer.finish(provenance)
 
 
@@ -68,16 +94,20 @@ class Store:
     digest: str
     patients: np.ndarray
     sources: np.ndarray
+    official: np.ndarray
     provenance: dict
     images: object
     targets: object
 
     def read(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Images (n, H, W[, 3]) and targets (n, H, W) or (n,), uint8, in the order asked for."""
+        """Images (n, H, W[, 3]) and targets (n, H, W) or (n,), uint8, in the order asked for.
+
+        Images of a perturbed store (`perturbation`) are int16.
+        """
         indices = np.asarray(indices, dtype=np.int64).reshape(-1)
         if indices.size and not 0 <= indices.min() <= indices.max() < self.num_records:
             raise IndexError(f"records {indices.min()}..{indices.max()} of {self.num_records}")
-        images = np.empty((len(indices), *self.images.shape[1:]), np.uint8)
+        images = np.empty((len(indices), *self.images.shape[1:]), self.images.dtype)
         targets = np.empty((len(indices), *self.targets.shape[1:]), np.uint8)
         for row, index in enumerate(indices):
             images[row] = self.images[index]
@@ -125,83 +155,130 @@ def _describe(file) -> Store:
         digest=attributes["digest"],
         patients=file["patient"].asstr()[:].astype(str),
         sources=file["source"].asstr()[:].astype(str),
+        official=file["split"].asstr()[:].astype(str),
         provenance=json.loads(attributes["provenance"]),
         images=images,
         targets=file[TARGETS[attributes["task"]]],
     )
 
 
-class _Writer:
-    def __init__(self, file, spec: DatasetSpec, size: tuple[int, int]) -> None:
-        import h5py
+def _resized(record: Record, spec: DatasetSpec, size: tuple[int, int]) -> Record:
+    """The record with its arrays made, checked against `spec` and resized to `size`."""
+    image = record.image() if callable(record.image) else record.image
+    target = record.target() if callable(record.target) else record.target
+    _check(record.source, image, target, spec)
+    image = np.ascontiguousarray(resize.image(image, size))
+    if spec.task == "segmentation":
+        target = np.ascontiguousarray(resize.mask(target, size))
+    else:
+        target = np.uint8(target)
+    return replace(record, image=image, target=target)
 
+
+def _check(source: str, image: np.ndarray, target: np.ndarray | int, spec: DatasetSpec) -> None:
+    channels, classes = image.shape[2] if image.ndim == 3 else 1, len(spec.classes)
+    problem = None
+    if image.dtype != np.uint8 or channels != spec.channels:
+        problem = (
+            f"an image of type {image.dtype} with {channels} channels, expected uint8 with "
+            f"{spec.channels}"
+        )
+    elif spec.task == "segmentation":
+        if target.dtype != np.uint8 or target.shape != image.shape[:2]:
+            problem = (
+                f"a mask of type {target.dtype} and shape {target.shape}, expected uint8 of "
+                f"shape {image.shape[:2]}"
+            )
+        elif (wrong := target[(target >= classes) & (target != IGNORE)]).size:
+            problem = f"mask value {wrong[0]}, expected 0 to {classes - 1} or {IGNORE}"
+    elif not 0 <= target < classes:
+        problem = f"label {target}, expected 0 to {classes - 1}"
+    if problem:
+        raise UserError(f"{source}: found {problem}; correct the raw data.")
+
+
+class _Writer:
+    """Rows of the file, written some at a time; ids and labels are held back to the end."""
+
+    def __init__(self, file, spec: DatasetSpec, size: tuple[int, int]) -> None:
         self.file, self.spec, self.size = file, spec, size
-        self.count = 0
         self.seen: set[str] = set()
-        self.patients: set[str] = set()
+        self.ids: list[tuple[str, str, str]] = []
+        self.labels: list[int] = []
         self.counts: Counter[str] = Counter()
         self.class_counts = np.zeros(256, np.int64)
         self.digest = hashlib.sha256()
-        image = (*size, 3) if spec.channels == 3 else size
-        target = size if spec.task == "segmentation" else ()
-        packed = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
-        text = h5py.string_dtype("utf-8")
-        self.columns = {
-            "images": self._column("images", image, np.uint8, **packed),
-            "target": self._column(TARGETS[spec.task], target, np.uint8, **packed),
-            "patient": self._column("patient", (), text),
-            "source": self._column("source", (), text),
-        }
+        self.columns = {"image": self._rows("images", (*size, 3) if spec.channels == 3 else size)}
+        if spec.task == "segmentation":
+            self.columns["target"] = self._rows(
+                "masks", size, compression="gzip", compression_opts=1
+            )
+        self.rows_at_once = max(1, BYTES_AT_ONCE // math.prod(self.columns["image"].chunks))
 
-    def _column(self, name: str, shape: tuple[int, ...], dtype, **options):
-        chunk = (1, *shape) if shape else (ROWS_AT_ONCE,)
-        return self.file.create_dataset(
-            name, (0, *shape), dtype, maxshape=(None, *shape), chunks=chunk, **options
-        )
+    def once(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The records; UserError at one whose source came before."""
+        for record in records:
+            if record.source in self.seen:
+                raise UserError(
+                    f"{record.source}: found the same source twice, expected every source once; "
+                    "correct the raw data."
+                )
+            self.seen.add(record.source)
+            yield record
 
-    def add(self, record: Record) -> None:
-        self._check(record)
-        image = resize.image(record.image, self.size)
-        if self.spec.task == "segmentation":
-            target = resize.mask(record.target, self.size)
-        else:
-            target = np.uint8(record.target)
-        if self.count % ROWS_AT_ONCE == 0:
-            self._resize(self.count + ROWS_AT_ONCE)
-        row = {
-            "images": image,
-            "target": target,
-            "patient": record.patient,
-            "source": record.source,
-        }
-        for name, value in row.items():
-            self.columns[name][self.count] = value
-            raw = value.encode() + b"\0" if isinstance(value, str) else value.tobytes()
-            self.digest.update(raw)
-        self.count += 1
-        self.seen.add(record.source)
-        self.patients.add(record.patient)
-        self.counts.update(record.counts)
-        self.class_counts += np.bincount(np.ravel(target), minlength=256)
+    def add(self, batch: Iterable[Record | Unreadable]) -> None:
+        """Append records whose arrays are made and resized."""
+        records = []
+        for record in batch:
+            if isinstance(record, Unreadable):
+                say(f"left out: {record}")
+                self.counts["unreadable"] += 1
+            else:
+                records.append(record)
+        start = len(self.ids)
+        for column in self.columns.values():
+            column.resize(start + len(records), axis=0)
+        if "target" in self.columns and records:
+            self.columns["target"][start:] = np.stack([record.target for record in records])
+        images = self.columns["image"]
+        for row, record in enumerate(records, start):
+            # A row is a chunk and not compressed: its bytes go straight to the file.
+            images.id.write_direct_chunk((row, *[0] * (images.ndim - 1)), record.image)
+        for record in records:
+            self.ids.append((record.patient, record.source, record.split or ""))
+            for array in (record.image, record.target):
+                self.digest.update(array)
+            self.digest.update("\0".join((*self.ids[-1], "")).encode())
+            self.counts.update(record.counts)
+            self.class_counts += np.bincount(np.ravel(record.target), minlength=256)
+            if "target" not in self.columns:
+                self.labels.append(int(record.target))
 
     def finish(self, provenance: Mapping[str, object]) -> None:
+        """Write the ids, the labels and the attributes."""
+        import h5py
+
         spec = self.spec
-        if not self.count:
+        if not self.ids:
             raise UserError(
                 f"{spec.title}: found no record in the raw data, expected at least one."
             )
-        self._resize(self.count)
+        ids = dict(zip(("patient", "source", "split"), zip(*self.ids, strict=True), strict=True))
+        for name, column in ids.items():
+            self.file.create_dataset(name, data=column, dtype=h5py.string_dtype("utf-8"))
         named = {name: int(self.class_counts[c]) for c, name in enumerate(spec.classes)}
-        if spec.task == "segmentation":
+        if "target" in self.columns:
             named["not graded"] = int(self.class_counts[IGNORE])
+        else:
+            self.file.create_dataset("labels", data=self.labels, dtype=np.uint8)
         found = {
-            "records": self.count,
-            "patients": len(self.patients),
+            "records": len(self.ids),
+            "patients": len(set(ids["patient"])),
             "image_size": list(self.size),
             "counts": dict(self.counts),
             "class_counts": named,
         }
-        self.digest.update(repr((self.columns["images"].shape, spec.task)).encode())
+        self.digest.update(repr((self.columns["image"].shape, spec.task)).encode())
         self.file.attrs.update(
             dataset=spec.name,
             title=spec.title,
@@ -213,30 +290,7 @@ class _Writer:
             provenance=json.dumps({**provenance, **found}),
         )
 
-    def _resize(self, rows: int) -> None:
-        for column in self.columns.values():
-            column.resize(rows, axis=0)
-
-    def _check(self, record: Record) -> None:
-        image, target, classes = record.image, record.target, len(self.spec.classes)
-        channels = image.shape[2] if image.ndim == 3 else 1
-        problem = None
-        if record.source in self.seen:
-            problem = "the same source twice, expected every source once"
-        elif image.dtype != np.uint8 or channels != self.spec.channels:
-            problem = (
-                f"an image of type {image.dtype} with {channels} channels, expected uint8 with "
-                f"{self.spec.channels}"
-            )
-        elif self.spec.task == "segmentation":
-            if target.dtype != np.uint8 or target.shape != image.shape[:2]:
-                problem = (
-                    f"a mask of type {target.dtype} and shape {target.shape}, expected uint8 of "
-                    f"shape {image.shape[:2]}"
-                )
-            elif (wrong := target[(target >= classes) & (target != IGNORE)]).size:
-                problem = f"mask value {wrong[0]}, expected 0 to {classes - 1} or {IGNORE}"
-        elif not 0 <= target < classes:
-            problem = f"label {target}, expected 0 to {classes - 1}"
-        if problem:
-            raise UserError(f"{record.source}: found {problem}; correct the raw data.")
+    def _rows(self, name: str, shape: tuple[int, ...], **options):
+        return self.file.create_dataset(
+            name, (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape), **options
+        )

@@ -25,6 +25,7 @@ IDENTITY = {
     "fold": "int64",
     "seed": "int64",
     "engine": "string",
+    "mode": "string",
     "clipping": "string",
     "clipping_style": "string",
     "noise_multiplier": "float64",
@@ -50,6 +51,7 @@ COST = IDENTITY | {
 }
 PRIVACY = IDENTITY | {
     "unit": "string",
+    "sampling": "string",
     "neighbouring": "string",
     "accountant": "string",
     "delta": "float64",
@@ -70,6 +72,10 @@ PRIVACY = IDENTITY | {
     "batch_size_realised_mean": "float64",
     "empty_batches": "int64",
     "noise_additions": "int64",
+    "beta": "float64",
+    "epsilon_per_pixel": "float64",
+    "epsilon_per_image": "float64",
+    "note": "string",
 }
 JSON_COLUMNS = {"cost": COST, "privacy": PRIVACY}
 KINDS = ("history", "scores", "cost", "privacy")
@@ -82,11 +88,12 @@ def collect(kind: str, cell_folders: Iterable[str | Path], out_path: str | Path)
     `kind` is "history" or "scores" (`<cell>/<kind>.parquet`) or "cost" or "privacy"
     (`<cell>/<kind>.json`: one row a cell). The rows follow the order of `cell_folders`. Memory
     does not grow with the number of rows: they are written in groups of about 20,000. Parquet
-    columns that only some cells have (a Dice per class) are null in the others; keys of a JSON
-    file that the table does not have are left out of it.
+    columns that only some cells have (those of a task, a Dice per class) are null in the others;
+    keys of a JSON file that the table does not have are left out of it.
 
     JSON has no infinity: an `epsilon*` that is null becomes +inf, which is true of a cell that is
-    not private and of one without a finite bound. Any other null stays null.
+    not private and of one without a finite bound (`epsilon_per_*`: whose images have no noise).
+    Any other null stays null.
 
     Raises UserError naming the cell file that is missing, broken or without an expected column.
     """
@@ -107,15 +114,18 @@ def collect(kind: str, cell_folders: Iterable[str | Path], out_path: str | Path)
             writer.write_table(table)
 
 
-def read(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """A collected table as a DataFrame, its rows in the order of the cells.
+def read(
+    path: str | Path, columns: Sequence[str] | None = None, dataset: str | None = None
+) -> pd.DataFrame:
+    """A collected table (the rows of `dataset`) as a DataFrame, in the order of the cells.
 
     Nulls arrive as NaN in number columns (integers with nulls become floats) and as missing in
     text columns. Of a cell that is not private: `epsilon*` are +inf; norms, rates and delta NaN.
     """
     import pyarrow.parquet as pq
 
-    return pq.read_table(path, columns=None if columns is None else list(columns)).to_pandas()
+    rows = None if dataset is None else [("dataset", "=", dataset)]
+    return pq.read_table(path, columns=columns and list(columns), filters=rows).to_pandas()
 
 
 def _from_parquet(kind: str, folders: list[Path]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

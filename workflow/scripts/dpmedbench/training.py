@@ -9,37 +9,24 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from dpmedbench import checkpoint, cost, mechanisms, models, tasks
+from dpmedbench import checkpoint, cost, models, tasks
 from dpmedbench.console import Progress, say
 from dpmedbench.errors import UserError
 from dpmedbench.inputs import to_input
+from dpmedbench.mechanisms.none import OrdinaryTraining
+from dpmedbench.mechanisms.private import PrivateTraining, build
 from dpmedbench.optimization import choose_device, make_optimizer, make_scheduler, stream_seed
+from dpmedbench.planning import check_images, plan_for, randomness
 from dpmedbench.privacy.contract import ContractMonitor
-from dpmedbench.privacy.plan import PrivacyPlan, thresholds
 from dpmedbench.privacy.sampling import ShuffledSampler
+from dpmedbench.training_data import Data
 
 VALIDATION_BATCH = 16
-
-
-@dataclass(frozen=True)
-class Data:
-    """Decoded records of one fold: uint8 (images, targets) and what they are.
-
-    `digest` identifies the records, in their order.
-    """
-
-    train: tuple[np.ndarray, np.ndarray]
-    val: tuple[np.ndarray, np.ndarray]
-    task: str
-    channels: int
-    num_classes: int
-    digest: str
 
 
 class Cell:
@@ -61,7 +48,7 @@ class Cell:
         self.started = time.monotonic()
         self.device = choose_device(options["device"])
         self.seed = settings["identity"]["seed"]
-        self.task = tasks.load(data.task)
+        self.task = tasks.load(data.task)(data.num_classes, **settings["task"])
         torch.manual_seed(stream_seed(self.seed, "weights"))
         network = dict(settings["model"])
         self.network = models.build(
@@ -76,20 +63,18 @@ class Cell:
             else None
         )
         self.optimizer = make_optimizer(self.network, options)
-        self.plan = self._plan()
+        check_images(settings, data.perturbation)
+        self.plan = plan_for(settings, self.network, len(data.train[0]))
         self.monitor = self._monitor()
         records = len(data.train[0])
         self.steps_per_epoch = math.ceil(records / options["batch_size"])
-        sampling = stream_seed(self.seed, "sampling")
+        draws = randomness(settings, "sampling", "cpu")
         self.sampler = (
-            self.plan.sampler(sampling)
+            self.plan.sampler(draws)
             if self.plan
-            else ShuffledSampler(records, options["batch_size"], sampling)
+            else ShuffledSampler(records, options["batch_size"], draws)
         )
-        generator = torch.Generator(self.device).manual_seed(stream_seed(self.seed, "noise"))
-        self.engine = mechanisms.load(settings["mechanism"]["engine"]).build(
-            self.network, self.optimizer, self.plan, self.monitor, generator
-        )
+        self.engine = self._engine()
         self.scheduler = make_scheduler(
             self.optimizer, options, options["epochs"] * self.steps_per_epoch
         )
@@ -126,32 +111,18 @@ class Cell:
                     progress.update(epoch, self._summary(self.history[-1]))
             self.observed = self.monitor.finish() if self.monitor else None
 
-    def _plan(self) -> PrivacyPlan | None:
-        """The plan of a private cell, its noise calibrated where a budget is given."""
-        mechanism, privacy = self.settings["mechanism"], self.settings["privacy"]
-        if not mechanisms.capabilities(mechanism["engine"]).private:
-            return None
-        tensors = sum(parameter.requires_grad for parameter in self.network.parameters())
-        identity = self.settings["identity"]
-        plan = PrivacyPlan(
-            unit=privacy["unit"],
-            neighbouring=privacy["neighbouring"],
-            num_records=len(self.data.train[0]),
-            batch_size=self.options["batch_size"],
-            epochs=self.options["epochs"],
-            noise_multiplier=identity["noise_multiplier"] or 1.0,
-            thresholds=thresholds(
-                mechanism["max_grad_norm"],
-                mechanism["clipping_style"],
-                mechanism["layer_thresholds"],
-                tensors,
-            ),
-            delta=privacy["delta"],
-            accountant=privacy["accountant"],
+    def _engine(self) -> OrdinaryTraining | PrivateTraining:
+        if not self.plan:
+            return OrdinaryTraining(self.network, self.optimizer)
+        return build(
+            self.settings["mechanism"],
+            self.network,
+            self.optimizer,
+            self.plan,
+            self.monitor,
+            randomness(self.settings, "noise", self.device),
+            torch.Generator(self.device).manual_seed(stream_seed(self.seed, "sparsification")),
         )
-        if identity["target_epsilon"] is None:
-            return plan
-        return plan.calibrated(identity["target_epsilon"])
 
     def _monitor(self) -> ContractMonitor | None:
         if not self.plan:
@@ -162,18 +133,20 @@ class Cell:
 
     def _upload(self) -> None:
         """Keep the decoded records on the device: no loader, no copies during training."""
-        self.images, self.targets, self.val_images, self.val_targets = (
-            torch.as_tensor(part).to(self.device) for part in (*self.data.train, *self.data.val)
+        (self.images, self.targets), *scored = (
+            [torch.as_tensor(array).to(self.device) for array in getattr(self.data, part)]
+            for part in ("train", *self.data.scored)
         )
-        constant = self.task.constant_scores(
-            self.data.train[1], self.val_targets, self.data.num_classes
-        )
-        self.constant = self.task.row(constant, "constant_val")
+        self.scored = dict(zip(self.data.scored, scored, strict=True))
+        self.constant = {}
+        for part, (_, targets) in self.scored.items():
+            self.constant |= self.task.constant_row(self.data.train[1], targets, part)
 
     def _epoch(self, epoch: int) -> dict:
         """Train and validate one epoch; its row of the history."""
         started = time.perf_counter()
         losses, samples, empty = [], 0, 0
+        self.seen = self.task.scores() if self.task.FOLLOWS_TRAINING else None
         self.engine.model.train()
         for indices in self.sampler.epoch(self.steps_per_epoch):
             if self.monitor:
@@ -186,8 +159,6 @@ class Cell:
             samples += len(indices)
             empty += len(indices) == 0
         self.timer.end_epoch()
-        if self.monitor:
-            self.monitor.end_epoch()
         train_loss = torch.cat(losses).double().mean().item() if losses else math.nan
         self.peak_memory = cost.peak_memory(self.device)  # before validation and accounting
         trained = time.perf_counter()
@@ -199,9 +170,9 @@ class Cell:
         validation = self._validate()
         ended = time.perf_counter()
         if self.options["selection"] == "best_validation" and (
-            self.best is None or validation["val_dice"] > self.best[0]
+            self.best is None or validation[self.task.SELECTED_BY] > self.best[0]
         ):
-            self.best = (validation["val_dice"], self._current_weights())
+            self.best = (validation[self.task.SELECTED_BY], self._current_weights())
         elapsed = self.history[-1]["elapsed_seconds"] if self.history else 0.0
         return {
             "epoch": epoch,
@@ -212,6 +183,7 @@ class Cell:
             "validation_seconds": ended - trained,
             "elapsed_seconds": elapsed + ended - started,
             "train_loss": train_loss,
+            **(self.task.row(self.seen.compute(), "train") if self.seen else {}),
             **validation,
             **self.constant,
             **self._gradient_row(),
@@ -225,10 +197,10 @@ class Cell:
         losses = []
         for number, part in enumerate(parts, start=1):
             with self._autocast():
-                loss = self.task.loss(
-                    self.engine.model(to_input(self.images[part], self.device)),
-                    self.targets[part],
-                )
+                logits = self.engine.model(to_input(self.images[part], self.device))
+                loss = self.task.loss(logits, self.targets[part])
+                if self.seen:
+                    self.seen.update(logits, self.targets[part])
             self.engine.backward(loss, last=number == len(parts))
             losses.append(loss.detach())
         self.engine.step()
@@ -238,25 +210,22 @@ class Cell:
         return losses
 
     def _validate(self) -> dict:
-        """Loss and scores on the validation set, of the weights that would be reported now."""
+        """Loss and scores on what is not trained on, of the weights that would be reported now."""
         network = self.average.module if self.average else self.network
         network.eval()
-        scores, total = self.task.Scores(self.data.num_classes), 0.0
-        with torch.no_grad(), self._autocast():
-            for images, targets in zip(
-                self.val_images.split(VALIDATION_BATCH),
-                self.val_targets.split(VALIDATION_BATCH),
-                strict=True,
-            ):
-                logits = network(to_input(images, self.device))
-                total = total + self.task.loss(logits, targets).double().sum()
-                scores.update(logits, targets)
-        found = scores.compute()
-        return {
-            "val_loss": float(total) / len(self.val_images),
-            **self.task.row(found, "val"),
-            **{f"val_dice_{c}": dice for c, dice in enumerate(found["dice_per_class"])},
-        }
+        row = {}
+        for part, (images, targets) in self.scored.items():
+            scores, total = self.task.scores(), 0.0
+            with torch.no_grad(), self._autocast():
+                for batch, truth in zip(
+                    images.split(VALIDATION_BATCH), targets.split(VALIDATION_BATCH), strict=True
+                ):
+                    logits = network(to_input(batch, self.device))
+                    total = total + self.task.loss(logits, truth).double().sum()
+                    scores.update(logits, truth)
+            row[f"{part}_loss"] = float(total) / len(images)
+            row |= self.task.row(scores.compute(), part)
+        return row
 
     def _gradient_row(self) -> dict:
         """Quantiles of the per-sample gradient norms, and the share that was clipped."""
@@ -283,7 +252,7 @@ class Cell:
 
     def _summary(self, row: dict) -> str:
         """The last epoch in a few words."""
-        text = f"loss {row['train_loss']:.3f}, validation Dice {row['val_dice']:.3f}"
+        text = f"loss {row['train_loss']:.3f}, {self.task.summary(row)}"
         if self.plan:
             text += f", epsilon {self.plan.epsilon(row['step']):.3g}"
         return text
@@ -295,7 +264,7 @@ class Cell:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "engine": self.engine.state(),
-            "sampler": self.sampler.state(),
+            "sampler": self.sampler.randomness.state(),
             "monitor": self.monitor.state() if self.monitor else None,
             "random": torch.get_rng_state(),
             "history": self.history,
@@ -315,10 +284,10 @@ class Cell:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        self.engine.restore(state["engine"])
-        self.sampler.restore(state["sampler"])
         if self.monitor:
             self.monitor.restore(state["monitor"])
+        self.engine.restore(state["engine"])
+        self.sampler.randomness.restore(state["sampler"])
         torch.set_rng_state(state["random"])
         self.history = state["history"]
         self.timer.seconds = state["step_seconds"]

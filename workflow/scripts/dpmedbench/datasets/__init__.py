@@ -3,9 +3,16 @@
 A dataset is a module of this package with
 
     SPEC: DatasetSpec
-    read(folder: Path, grader: int) -> Iterator[Record]     one raw file in memory at a time
+    read(folder: Path, options: Mapping[str, object]) -> Iterable[Record]
+                              one raw file in memory at a time; a sequence where their number is
+                              known (for the progress)
     write_phantom(folder: Path, patients: int, scans: int, image_size: tuple[int, int],
                   seed: int) -> None                        the same raw layout, drawn
+
+`options` has the value of every option in SPEC.options (see `DatasetSpec.choose`). A loader whose
+classes or channels depend on the data has also
+
+    describe(folder: Path, options: Mapping[str, object]) -> DatasetSpec
 """
 
 from __future__ import annotations

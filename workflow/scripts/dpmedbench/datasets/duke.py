@@ -14,7 +14,7 @@ for the graders g = 1 and 2.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ SPEC = DatasetSpec(
         url="https://www.duke.edu/~sf59/Datasets/2015_BOE_Chiu2.zip",
         filename="2015_BOE_Chiu2.zip",
     ),
+    options={"grader": (1, 2)},
 )
 
 OFFICIAL_SIZE = (496, 768)
@@ -49,18 +50,18 @@ OFFICIAL_SCANS = 61
 GRADED_OFFSETS = (-20, -15, -10, -5, -2, 0, 2, 5, 10, 15, 20)
 
 
-def read(folder: Path, grader: int = 1) -> Iterator[Record]:
+def read(folder: Path, options: Mapping[str, object]) -> Iterator[Record]:
     """Yield the graded scans of every subject in `folder` (or in `folder`/2015_BOE_Chiu).
+
+    `options["grader"]` is 1 or 2: whose annotation is the truth.
 
     A scan is graded where some column has all eight boundaries and fluid was graded. It is
     cropped to its graded columns, the first to the last with any boundary. A scan with layers
     but no fluid graded is left out: its "no fluid" would be a guess (said, and counted as
     `scans_without_fluid_grade`). Raises UserError for what is missing, truncated or wrong.
     """
-    if grader not in (1, 2):
-        raise UserError(f"grader: found {grader!r}, expected 1 or 2.")
     for path in _subjects(Path(folder)):
-        yield from _read_subject(path, grader)
+        yield from _read_subject(path, options["grader"])
 
 
 def to_mask(layers: np.ndarray, fluid: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:

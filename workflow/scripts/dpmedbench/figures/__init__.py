@@ -3,10 +3,13 @@
 A figure is a module of this package with a function `draw`. Its docstring is its title (first
 line) and its caption (the rest, with fields of `FIELDS` filled from the configuration of the
 study). Its constants are `CATEGORY` (a heading of the report), `ORDER` (its place there) and
-`NEEDS`, the keyword arguments of `draw`, from `INPUTS`:
+`NEEDS`, the keyword arguments of `draw`, from `INPUTS`, and `TASK`, "segmentation" or
+"classification", where it is not for datasets of both:
 
 - history, scores, cost, privacy: the collected table as a DataFrame, rows of one dataset only;
 - store: path of the dataset's HDF5;
+- perturbed: paths of its HDF5 with noise (`perturbation`); such a figure is only for studies with
+  local mechanisms;
 - masks: [(identity, path of masks.h5), ...] of the dataset's cells, where identity has `CELL`.
 
 `draw` returns a `matplotlib.figure.Figure`. Modules without `draw` are what figures share, and
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TABLES = ("history", "scores", "cost", "privacy")
-INPUTS = (*TABLES, "store", "masks")
+INPUTS = (*TABLES, "store", "perturbed", "masks")
 FIELDS = (
     "study",
     "dataset",
@@ -48,6 +51,7 @@ FIELDS = (
     "image_size",
     "unit",
 )
+TASKS = ("segmentation", "classification")
 CELL = ("study", "dataset", "model", "mechanism", "privacy", "fold", "seed")
 FORMATS = (".svg", ".png", ".pdf")
 DPI = 200
@@ -63,6 +67,7 @@ class FigureInfo:
     category: str
     order: int
     needs: tuple[str, ...]
+    task: str | None
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -102,6 +107,7 @@ def render(
     store: Path | None,
     masks: Sequence[Path],
     outputs: Sequence[Path],
+    perturbed: Sequence[Path] = (),
 ) -> None:
     """Draw figure `name` for `dataset` and save it to each of `outputs` (.svg, .png, .pdf).
 
@@ -121,6 +127,8 @@ def render(
             if store is None:
                 raise UserError(f"figure {name}: found no store, expected the path of its HDF5")
             inputs[need] = store
+        elif need == "perturbed":
+            inputs[need] = perturbed
         else:
             inputs[need] = _masks_of(dataset, masks)
     figure = draw(name, **inputs)
@@ -137,9 +145,8 @@ def load(path: str | Path, dataset: str) -> pd.DataFrame:
     from dpmedbench import tables
     from dpmedbench.figures import style
 
-    frame = tables.read(path)
-    colours = style.assign(frame)
-    frame = frame[frame["dataset"] == dataset].reset_index(drop=True)
+    colours = style.assign(tables.read(path, ["mechanism", "privacy"]))
+    frame = tables.read(path, dataset=dataset)
     frame.attrs.update(dataset=dataset, colours=colours)
     return frame
 
@@ -189,6 +196,9 @@ def _describe(path: Path) -> FigureInfo | None:
                 f"figures/{path.name}: found no constant {constant}, expected a literal "
                 f"{kind.__name__}; add it below the docstring"
             )
+    task = ast.literal_eval(constants["TASK"]) if "TASK" in constants else None
+    if task not in (None, *TASKS):
+        raise UserError(f"figures/{path.name}: found TASK {task!r}, allowed are {', '.join(TASKS)}")
     needs = values["NEEDS"]
     arguments = {argument.arg for argument in draws[0].args.args + draws[0].args.kwonlyargs}
     if unknown := sorted(set(needs) - set(INPUTS)):
@@ -217,6 +227,7 @@ def _describe(path: Path) -> FigureInfo | None:
         category=values["CATEGORY"],
         order=values["ORDER"],
         needs=needs,
+        task=task,
     )
 
 

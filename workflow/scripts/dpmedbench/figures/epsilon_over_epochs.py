@@ -28,6 +28,7 @@ def draw(history: pd.DataFrame, privacy: pd.DataFrame) -> Figure:
     accountants = ", ".join(str(name).upper() for name in private["accountant"].dropna().unique())
     deltas = ", ".join(_power(delta) for delta in private["delta"].dropna().unique())
     unbounded = history.loc[history["privacy"] == "none", "mechanism"].nunique() > 0
+    local = history["privacy"].str.startswith("beta").any()
     return curves(
         history,
         "epsilon",
@@ -38,6 +39,7 @@ def draw(history: pd.DataFrame, privacy: pd.DataFrame) -> Figure:
         notes=[
             f"{accountants} accountant" if accountants else "",
             "non-private training has no finite ε and is left out" if unbounded else "",
+            "noise on the images (β) is spent before training and left out" if local else "",
             "lines that coincide alternate in colour" if len(style.assign(private)) > 1 else "",
         ],
     )[0]

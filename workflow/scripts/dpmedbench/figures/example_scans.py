@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CATEGORY = "Data"
 ORDER = 10
 NEEDS = ("store",)
+TASK = "segmentation"
 
 PATIENTS = 40  # enough to choose from without reading a large dataset
 GAP, TITLE = 0.08, 0.36  # inches

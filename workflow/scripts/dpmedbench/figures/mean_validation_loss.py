@@ -52,7 +52,7 @@ def draw(history: pd.DataFrame) -> Figure:
     if not models:
         style.explain(panels[0], f"no rows of dataset {style.dataset(history)} in the table")
     for axes in panels[::3]:
-        axes.set_ylabel("mean validation loss\n(cross-entropy + Dice)")
+        axes.set_ylabel(f"mean validation loss\n({style.loss(history)})")
     missing = len(history) - len(finite)
     style.headline(
         figure,

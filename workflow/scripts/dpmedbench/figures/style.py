@@ -220,6 +220,12 @@ def dataset(frame: pd.DataFrame) -> str:
     return ", ".join(frame["dataset"].unique())
 
 
+def loss(history: pd.DataFrame) -> str:
+    """What the loss is made of: only classification has an accuracy on the training set."""
+    classifies = "train_accuracy" in history and history["train_accuracy"].notna().any()
+    return "cross-entropy" if classifies else "cross-entropy + Dice"
+
+
 def runs(frame: pd.DataFrame) -> int:
     """Most runs (folds x seeds) that any one setting has."""
     setting = ["model", "mechanism", "privacy"]

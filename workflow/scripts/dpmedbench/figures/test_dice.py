@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CATEGORY = "Utility"
 ORDER = 90
 NEEDS = ("scores",)
+TASK = "segmentation"
 
 MEAN = "mean without\nbackground"
 ROW, COLUMN, LEAST = 0.17, 0.36, 0.7  # inches
@@ -94,6 +95,7 @@ def draw(scores: pd.DataFrame) -> Figure:
 
 def matrix(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean Dice of one model: settings x (classes, mean of the classes but the first)."""
+    scores = scores[scores["predictor"].isin(("model", "constant"))]
     row = _settings(scores).where(scores["predictor"] == "model", CONSTANT)
     setting = ["row", "mechanism", "privacy", "fold", "seed", "class"]
     runs = scores.assign(row=row).groupby(setting)["dice"].mean()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CATEGORY = "Utility"
 ORDER = 100
 NEEDS = ("masks", "scores")
+TASK = "segmentation"
 
 GAP, SIDE, LINE = 0.05, 0.95, 0.115  # inches: between tiles, row names, a line of text
 LARGEST_TILE, TALLEST = 1.3, 10.0  # inches

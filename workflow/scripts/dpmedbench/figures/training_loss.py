@@ -1,15 +1,16 @@
 """Training loss
 
-Mean loss (cross-entropy + Dice) over the images drawn in each epoch on {dataset}, computed while
-the weights change ({epochs} epochs, learning rate {learning_rate}, expected batch size
-{batch_size}). Mechanisms: {mechanisms}; noise: {noise}. A training loss is computed on private
-data: it is a diagnostic and is not covered by epsilon.
+Mean loss over the images drawn in each epoch on {dataset}, computed while the weights change
+({epochs} epochs, learning rate {learning_rate}, expected batch size {batch_size}). Mechanisms:
+{mechanisms}; noise: {noise}. A training loss is computed on private data: it is a diagnostic and
+is not covered by epsilon.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dpmedbench.figures import style
 from dpmedbench.figures.curves import curves
 
 if TYPE_CHECKING:
@@ -26,6 +27,6 @@ def draw(history: pd.DataFrame) -> Figure:
     return curves(
         history,
         "train_loss",
-        "training loss\n(cross-entropy + Dice)",
+        f"training loss\n({style.loss(history)})",
         empty="no finite training loss: every epoch diverged",
     )[0]

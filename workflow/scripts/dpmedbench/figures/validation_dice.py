@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CATEGORY = "Utility"
 ORDER = 60
 NEEDS = ("history",)
+TASK = "segmentation"
 
 # Mean Dice between the two graders of the Duke scans.
 GRADERS = {"duke": 0.79}

@@ -1,13 +1,14 @@
 """Validation loss
 
-Loss (cross-entropy + Dice) on the validation patients of {dataset} after each epoch ({epochs}
-epochs, learning rate {learning_rate}). Mechanisms: {mechanisms}; noise: {noise}.
+Loss on the validation patients of {dataset} after each epoch ({epochs} epochs, learning rate
+{learning_rate}). Mechanisms: {mechanisms}; noise: {noise}.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dpmedbench.figures import style
 from dpmedbench.figures.curves import curves
 
 if TYPE_CHECKING:
@@ -24,6 +25,6 @@ def draw(history: pd.DataFrame) -> Figure:
     return curves(
         history,
         "val_loss",
-        "validation loss\n(cross-entropy + Dice)",
+        f"validation loss\n({style.loss(history)})",
         empty="no finite validation loss: not validated, or every epoch diverged",
     )[0]

@@ -1,34 +1,77 @@
-"""Mechanisms: one module an engine, each with CAPABILITIES and `build`.
+"""Mechanisms: engine x mode x clipping function x clipping style, and what goes on top.
 
-An engine turns per-sample losses into an update of the weights. The training loop does
+An engine is a module here with CAPABILITIES, which is read without importing torch, and
 
-    engine.backward(losses)   # for each physical batch of the logical one
-    engine.step()             # once a logical batch, empty ones included
+    build(model, mode, clipping, thresholds, plan=None) -> engine
 
-and knows nothing else of privacy. A new engine is one module here; what it can do stands in its
-CAPABILITIES, which is read without importing torch.
+A private engine computes the sum of clipped gradients and nothing else; noise, sparsification
+and the step are `private.PrivateTraining`, the same for all. An engine has
+
+    model               what the training loop calls
+    parameters          the trainable ones, in the order of model.parameters()
+    thresholds          (R,) for flat clipping, one a tensor for per_layer; may be assigned
+                        between steps
+    masks               None, or a bool tensor for each parameter: per-sample gradients are
+                        masked before they are clipped
+    backward(losses, last)  add the clipped gradients of a physical batch; losses (B,), B >= 1
+    sums()              the clipped sums since the last call, one a parameter
+    norms()             per-sample gradient norms since the last call, (n, 1) or (n, L), or None
+    methods()           layer -> how the norm of its gradient is got
+
+and, where it accounts by itself, own_epsilon(steps), which is shown beside that of the plan.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
 
 @dataclass(frozen=True)
+class Mode:
+    """What one mode of an engine can do.
+
+    combinations: the (clipping, clipping_style) pairs it takes.
+    sparsification: whether per-sample gradients can be masked.
+    bfloat16: whether the sensitivity holds when the forward pass runs in half precision.
+    """
+
+    combinations: frozenset[tuple[str, str]]
+    sparsification: bool = False
+    bfloat16: bool = True
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A package that no index has: the module to import, and the line that installs it."""
+
+    module: str
+    install: str
+
+
+@dataclass(frozen=True)
 class Capabilities:
-    """What an engine can do: the (clipping, clipping_style) pairs it takes."""
+    """What an engine can do; the first of its modes is the default.
+
+    private: whether gradients are clipped and noised.
+    local: whether training is ordinary, on images that were perturbed before.
+    """
 
     title: str
     private: bool
-    combinations: frozenset[tuple[str, str]]
+    modes: Mapping[str, Mode]
+    requires: Requirement | None = None
+    local: bool = False
 
 
 def names() -> list[str]:
     """Engines by name."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    modules = [module.name for module in pkgutil.iter_modules(__path__)]
+    return sorted(name for name in modules if hasattr(load(name), "CAPABILITIES"))
 
 
 def load(engine: str) -> ModuleType:
@@ -41,14 +84,49 @@ def capabilities(engine: str) -> Capabilities:
     return load(engine).CAPABILITIES
 
 
-def check(engine: str, clipping: str, clipping_style: str) -> None:
-    """Raise ValueError where the engine is unknown or cannot do the combination."""
+def default_mode(engine: str) -> str:
+    """The mode of `engine` where none is named."""
+    return next(iter(capabilities(engine).modes))
+
+
+def check(
+    engine: str, mode: str | None, clipping: str, clipping_style: str, sparsified: bool = False
+) -> None:
+    """Raise ValueError where the engine or its mode is unknown or cannot do the combination."""
     if engine not in names():
         raise ValueError(f"engine is {engine!r}, allowed are {names()}")
-    can = capabilities(engine).combinations
+    modes = capabilities(engine).modes
+    mode = mode or default_mode(engine)
+    if mode not in modes:
+        raise ValueError(f"mode is {mode!r}, allowed for engine {engine} are {list(modes)}")
+    can = modes[mode].combinations
     if (clipping, clipping_style) not in can:
         allowed = ", ".join(f"{function} + {style}" for function, style in sorted(can))
         raise ValueError(
-            f"engine {engine} cannot do clipping {clipping} + clipping_style {clipping_style}; "
-            f"allowed are {allowed}"
+            f"engine {engine} in mode {mode} cannot do clipping {clipping} + clipping_style "
+            f"{clipping_style}; allowed are {allowed}"
         )
+    if sparsified and not modes[mode].sparsification:
+        able = [name for name, other in modes.items() if other.sparsification]
+        raise ValueError(
+            f"engine {engine} in mode {mode} has no per-sample gradients to sparsify; "
+            + (f"allowed modes are {able}" if able else "use engine opacus or bookkeeping")
+        )
+
+
+def check_precision(engine: str, mode: str | None, precision: str) -> None:
+    """Raise ValueError where the sensitivity would not hold in `precision`."""
+    mode = mode or default_mode(engine)
+    if precision != "float32" and not capabilities(engine).modes[mode].bfloat16:
+        raise ValueError(
+            f"engine {engine} in mode {mode} does not keep to its thresholds in {precision}; use "
+            "float32"
+        )
+
+
+def missing(engine: str) -> str | None:
+    """Why `engine` cannot run here, None where it can."""
+    requires = capabilities(engine).requires
+    if requires is None or importlib.util.find_spec(requires.module):
+        return None
+    return f"{requires.module} is not installed; {requires.install}"

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dpmedbench.mechanisms import Capabilities
+from dpmedbench.mechanisms import Capabilities, Mode
 
 if TYPE_CHECKING:
     import torch
 
-CAPABILITIES = Capabilities("Non-private", private=False, combinations=frozenset({("none",) * 2}))
+CAPABILITIES = Capabilities(
+    "Non-private", private=False, modes={"autograd": Mode(frozenset({("none", "none")}))}
+)
 
 
-def build(model, optimizer, plan=None, monitor=None, generator=None) -> NoEngine:
-    """The engine; `plan`, `monitor` and `generator` do not apply."""
-    return NoEngine(model, optimizer)
+class OrdinaryTraining:
+    """Averages over the logical batch, however many physical batches it came in.
 
-
-class NoEngine:
-    """Averages over the logical batch, however many physical batches it came in."""
+    It has what the training loop asks of `private.PrivateTraining`.
+    """
 
     def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer):
         self.model = model
@@ -42,6 +42,10 @@ class NoEngine:
 
     def gradient_norms(self) -> None:
         """None: per-sample norms are not computed."""
+
+    def record(self) -> dict:
+        """Nothing to tell."""
+        return {}
 
     def state(self) -> dict:
         """Nothing of its own."""

@@ -1,14 +1,19 @@
-"""Epsilon of the Poisson-subsampled Gaussian mechanism under four accountants.
+"""Epsilon of the sampled Gaussian mechanism under four accountants.
 
-All take the same mechanism: `steps` compositions of a Gaussian of noise multiplier sigma on a
-Poisson sample of rate q, neighbours by add or remove. They differ in tightness only:
+All take the same history: (noise multiplier, steps) one after the other, at one sample rate. The
+noise multiplier is the standard deviation over the sensitivity. Batches are Poisson samples and
+neighbours differ by a record more or less, unless `without_replacement`. They differ in tightness:
 
-rdp  Renyi DP, Mironov et al. 2019 (arXiv:1908.10530), by Opacus: an upper bound.
+rdp  Renyi DP, Mironov et al. 2019 (arXiv:1908.10530), by Opacus: an upper bound. Without
+     replacement Wang et al. 2019 (arXiv:1808.00087), by dp-accounting.
 prv  privacy random variables, Gopi et al. 2021 (arXiv:2106.02848), by Opacus: an upper bound.
 pld  privacy loss distribution, Doroshenko et al. 2022 (arXiv:2207.04380), by dp-accounting: an
      upper bound (pessimistic estimate, connected dots).
 gdp  Gaussian DP, Bu et al. 2020 (arXiv:1911.11607), by Opacus: a central limit approximation,
      neither an upper nor a lower bound.
+
+Where every step takes all records (rate 1) the mechanism is one Gaussian, whose epsilon is known
+exactly (Balle & Wang 2018, arXiv:1805.06530): there prv, pld and gdp all give that.
 """
 
 from __future__ import annotations
@@ -21,129 +26,255 @@ ACCOUNTANTS = ("rdp", "prv", "gdp", "pld")
 MIN_ERROR = 0.01  # the default error in epsilon of Opacus' PRV accountant
 RELATIVE_ERROR = 0.002  # coarser where epsilon is large: there 0.01 costs seconds and gigabytes
 MAX_ERROR = 0.9  # the domain of the PRV accountant is safe for errors below 1
-PLD_INTERVAL = 1e-3  # of the privacy loss; 1e-4 changes epsilon by less than 2e-4 of its value
+PLD_ERROR = 5e-4  # steps x interval^2 / epsilon: epsilons above 0.3 are exact to 0.3 %
+
+History = tuple[tuple[float, int], ...]
 
 
 @functools.cache
 def epsilon(
-    accountant: str, noise_multiplier: float, sample_rate: float, steps: int, delta: float
+    accountant: str,
+    history: History,
+    sample_rate: float,
+    delta: float,
+    without_replacement: bool = False,
 ) -> float:
-    """Epsilon of (epsilon, delta)-DP after `steps` steps; 0 for no step.
+    """Epsilon of (epsilon, delta)-DP after all steps of `history`; 0 for none.
 
     Args:
         accountant: one of ACCOUNTANTS.
-        noise_multiplier: sigma > 0, the noise standard deviation over the sensitivity.
-        sample_rate: q in (0, 1], the probability that a unit is in a batch.
-        steps: number of steps, >= 0.
+        history: (sigma, steps) in the order of training; sigma > 0, the noise standard deviation
+            over the sensitivity.
+        sample_rate: q in (0, 1]: the probability that a unit is in a batch; without replacement
+            the share of the units that is in every batch.
         delta: in (0, 1).
+        without_replacement: batches of a fixed size, independent of each other; neighbours
+            differ by one record replaced, and sigma is over that sensitivity. For rdp only.
 
     Returns:
-        Epsilon >= 0; NaN where gdp has no root below 500 (the bracket of Opacus). The bound of
-        prv includes its error allowance: 0.2 % of the rdp epsilon, 0.01 to 0.9.
+        Epsilon >= 0. The bound of prv includes its error allowance: 0.2 % of the rdp epsilon,
+        0.01 to 0.9.
+
+    Raises:
+        ValueError: where the accountant has no bound without replacement.
     """
-    if steps == 0:
+    if without_replacement and accountant != "rdp":
+        raise ValueError(f"accountant {accountant} has no bound without replacement")
+    if not history:
         return 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "optimal order is the smallest alpha": still a bound
-        found = _EPSILON[accountant](noise_multiplier, sample_rate, steps, delta)
-    return found if math.isnan(found) else max(0.0, found)
+        if accountant == "rdp":
+            found = _rdp(history, sample_rate, delta, without_replacement)
+        elif accountant == "gdp" or sample_rate == 1:
+            found = _gdp(history, sample_rate, delta)
+        else:
+            found = {"prv": _prv, "pld": _pld}[accountant](history, sample_rate, delta)
+    return float(max(0.0, found))
 
 
 def calibrate(
-    target_epsilon: float, accountant: str, sample_rate: float, steps: int, delta: float
+    target_epsilon: float,
+    accountant: str,
+    history: History,
+    sample_rate: float,
+    delta: float,
+    without_replacement: bool = False,
 ) -> float:
-    """The smallest noise multiplier (to 0.1 %) whose epsilon is at most `target_epsilon`.
+    """The smallest factor (to 0.1 %) on all sigmas of `history` that spends at most the target.
+
+    With sigmas of 1 it is the noise multiplier. It is never below 0.1.
 
     Raises:
-        ValueError: where no noise multiplier up to 1000 meets the target.
+        ValueError: where no factor up to 1000 meets the target.
     """
+    from scipy.optimize import brentq
 
-    def too_much(log_sigma: float) -> bool:
-        # an epsilon that is not a number (gdp) is one above the bracket of Opacus
-        found = epsilon(accountant, math.exp(log_sigma), sample_rate, steps, delta)
-        return not found <= target_epsilon
+    def spent(accountant: str, log_factor: float, without_replacement: bool = False) -> float:
+        scaled = tuple((sigma * math.exp(log_factor), steps) for sigma, steps in history)
+        return epsilon(accountant, scaled, sample_rate, delta, without_replacement)
 
-    low, high = math.log(0.2) - math.log(2), math.log(0.2)
-    while too_much(high):
-        low, high = high, high + math.log(2)
-        if high > math.log(1000):
-            raise ValueError(
-                f"target_epsilon {target_epsilon:g} at delta {delta:g} over {steps} steps of "
-                f"sample rate {sample_rate:.3g} needs a noise multiplier above 1000"
-            )
-    while high - low > 1e-3:
+    def excess(log_factor: float) -> float:
+        # log epsilon is close to linear in the logarithm of the noise: few evaluations
+        found = spent(accountant, log_factor, without_replacement)
+        return math.log(min(max(found, 1e-9), 1e9) / target_epsilon)
+
+    floor, ceiling = math.log(0.1), math.log(1000)
+    low, high = floor, ceiling
+    while high - low > 0.05:  # where gdp has it, which costs nothing, for a start
         middle = (low + high) / 2
-        low, high = (middle, high) if too_much(middle) else (low, middle)
-    return math.exp(high)
+        low, high = (middle, high) if spent("gdp", middle) > target_epsilon else (low, middle)
+    stride = 0.05
+    while excess(high) > 0:
+        if high == ceiling:
+            raise ValueError(
+                f"target_epsilon {target_epsilon:g} at delta {delta:g} over "
+                f"{sum(steps for _, steps in history)} steps of sample rate {sample_rate:.3g} "
+                "needs a noise multiplier above 1000"
+            )
+        low, high, stride = high, min(high + stride, ceiling), 2 * stride
+    while excess(low) <= 0:
+        if low == floor:
+            return math.exp(floor)
+        high, low, stride = low, max(low - stride, floor), 2 * stride
+    root = brentq(excess, low, high, xtol=2.5e-4)
+    while excess(root) > 0:
+        root += 2.5e-4
+    return math.exp(root)
 
 
 @functools.cache
-def _rdp_of_one_step(noise_multiplier: float, sample_rate: float) -> tuple:
-    """Orders and the Renyi divergence of one step at each: nine tenths of all accounting time."""
-    from opacus.accountants import RDPAccountant
+def _rdp_of_one_step(sigma: float, sample_rate: float, without_replacement: bool):
+    """The Renyi divergence of one step at each order: nine tenths of all accounting time."""
+    import numpy as np
     from opacus.accountants.analysis.rdp import compute_rdp
 
-    orders = RDPAccountant.DEFAULT_ALPHAS
-    return orders, compute_rdp(
-        q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=orders
-    )
+    orders = np.array(_orders())
+    if not without_replacement:
+        return compute_rdp(q=sample_rate, noise_multiplier=sigma, steps=1, orders=orders)
+    from dp_accounting.rdp.rdp_privacy_accountant import _compute_rdp_sample_wor_gaussian
+
+    # a sample costs no more than the whole: the divergence is jointly quasi-convex
+    whole = orders / (2 * sigma**2)
+    return np.minimum(whole, _compute_rdp_sample_wor_gaussian(sample_rate, sigma, orders))
 
 
-def _rdp(noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:
+def _orders() -> list[float]:
+    from opacus.accountants import RDPAccountant
+
+    return RDPAccountant.DEFAULT_ALPHAS
+
+
+def _rdp(
+    history: History, sample_rate: float, delta: float, without_replacement: bool = False
+) -> float:
     from opacus.accountants.analysis.rdp import get_privacy_spent
 
-    orders, one = _rdp_of_one_step(noise_multiplier, sample_rate)
-    found, _ = get_privacy_spent(orders=orders, rdp=one * steps, delta=delta)
-    return float(found)
+    total = sum(
+        steps * _rdp_of_one_step(sigma, sample_rate, without_replacement)
+        for sigma, steps in history
+    )
+    return float(get_privacy_spent(orders=_orders(), rdp=total, delta=delta)[0])
 
 
-def _prv(noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:
-    from opacus.accountants import PRVAccountant
-    from opacus.accountants.analysis.prv import Domain
+def _gdp(history: History, sample_rate: float, delta: float) -> float:
+    """mu^2 adds up over the steps; at rate 1 it is steps / sigma^2 and no approximation."""
+    import numpy as np
+    from dp_accounting.gaussian_mechanism import get_epsilon_gaussian
+    from opacus.accountants.analysis.gdp import compute_mu_poisson
 
-    class Accountant(PRVAccountant):
-        def _get_domain(self, *, prvs, num_self_compositions, eps_error, delta_error):
-            """The domain of Opacus (Gopi et al. 2021, remark 5.6), its RDP terms not repeated."""
-            width = max(
-                _rdp(noise_multiplier, sample_rate, steps, delta_error / 4),
-                _rdp(noise_multiplier, sample_rate, 1, delta_error / (8 * steps)),
-                eps_error,
-            )
-            mesh = eps_error / math.sqrt(steps * math.log(12 / delta_error) / 2)
-            return Domain.create_aligned(-width - 3, width + 3, mesh)
+    def mu(sigma: float, steps: int) -> float:
+        if sample_rate == 1:
+            return math.sqrt(steps) / sigma
+        return compute_mu_poisson(steps=steps, noise_multiplier=sigma, sample_rate=sample_rate)
 
-    scale = _rdp(noise_multiplier, sample_rate, steps, delta)
-    error = min(max(MIN_ERROR, RELATIVE_ERROR * scale), MAX_ERROR)
-    accountant = Accountant()
-    accountant.history = [(noise_multiplier, sample_rate, steps)]
-    return float(accountant.get_epsilon(delta, eps_error=error))
+    with np.errstate(over="ignore"):  # an infinite mu has an infinite epsilon
+        total = math.hypot(*(mu(sigma, steps) for sigma, steps in history))
+    return float(get_epsilon_gaussian(1 / total, delta))
 
 
-def _gdp(noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:
-    from opacus.accountants import GaussianAccountant
+class _Growing:
+    """A composition that is kept, so that a longer history goes on from where the last one ended.
 
-    accountant = GaussianAccountant()
-    accountant.history = [(noise_multiplier, sample_rate, steps)]
-    try:
-        return float(accountant.get_epsilon(delta))
-    except ValueError:  # no sign change in the bracket [0, 500]
-        return math.nan
+    `extend(composed, sigma, steps, *mechanism)` gives `composed` and `steps` steps more.
+    """
+
+    def __init__(self, extend):
+        self._extend = extend
+        self._of: tuple = ()
+        self._past: History = ()
+        self._composed = None
+
+    def __call__(self, history: History, *mechanism):
+        past = history[:-1]  # the last noise level still grows
+        if self._of != mechanism or past[: len(self._past)] != self._past:
+            self._of, self._past, self._composed = mechanism, (), None
+        for sigma, steps in past[len(self._past) :]:
+            self._composed = self._extend(self._composed, sigma, steps, *mechanism)
+        self._past = past
+        return self._extend(self._composed, *history[-1], *mechanism)
 
 
-@functools.cache
-def _pld_of_one_step(noise_multiplier: float, sample_rate: float):
+def _prv(history: History, sample_rate: float, delta: float) -> float:
+    """Gopi et al. 2021, algorithm 1 and remark 5.6, on a grid that a growing history shares.
+
+    Width and mesh are those of Opacus brought to a power of two, the wider and the finer one. The
+    last step is not that of Opacus, which gives infinity where epsilon is above 709.
+    """
+    import numpy as np
+    from scipy.fft import irfft
+    from scipy.signal import lfilter
+
+    steps = sum(count for _, count in history)
+    delta_error = delta / 1000
+    error = RELATIVE_ERROR * _rdp(history, sample_rate, delta)
+    error = min(max(MIN_ERROR, error), MAX_ERROR)
+    least = min(history)[0]
+    width = 3 + max(
+        _rdp(history, sample_rate, delta_error / 4),
+        _rdp(((least, 1),), sample_rate, delta_error / (8 * steps)),
+        error,
+    )
+    mesh = error / math.sqrt(steps * math.log(12 / delta_error) / 2)
+    width, mesh = 2.0 ** math.ceil(math.log2(width)), 2.0 ** math.floor(math.log2(mesh))
+    size = round(2 * width / mesh)
+
+    transform, shift = _compose_prv(history, sample_rate, width, mesh)
+    mass = irfft(transform, n=size)
+    if steps % 2 == 0:
+        mass = np.roll(mass, size // 2)
+    # from the top: the mass above each loss t, and that mass weighted by exp(t - loss)
+    above = np.cumsum(mass[::-1])[::-1]
+    weighted = lfilter([1.0], [1.0, -math.exp(-mesh)], mass[::-1])[::-1]
+    at = int(np.searchsorted(weighted - above, delta_error - delta))
+    crossing = math.log((above[at] - delta + delta_error) / weighted[at])
+    return shift - width + at * mesh + crossing + error
+
+
+@functools.lru_cache(maxsize=2)
+def _prv_of_one_step(sigma: float, sample_rate: float, width: float, mesh: float):
+    """Fourier transform of the privacy loss of one step on the grid, and the shift of its mean."""
+    from opacus.accountants.analysis.prv import (
+        Domain,
+        PoissonSubsampledGaussianPRV,
+        TruncatedPrivacyRandomVariable,
+        discretize,
+    )
+    from scipy.fft import rfft
+
+    grid = Domain(-width, width - mesh, round(2 * width / mesh))
+    loss = PoissonSubsampledGaussianPRV(sample_rate, sigma)
+    one = discretize(TruncatedPrivacyRandomVariable(loss, grid.t_min, grid.t_max), grid)
+    return rfft(one.pmf), one.domain.shifts
+
+
+def _extend_prv(composed, sigma, steps, sample_rate, width, mesh):
+    transform, shift = _prv_of_one_step(sigma, sample_rate, width, mesh)
+    before, shifted = composed or (1.0, 0.0)
+    return before * transform**steps, shifted + steps * shift
+
+
+def _pld(history: History, sample_rate: float, delta: float) -> float:
+    """On a grid of the privacy loss that is a power of two, for a growing history to share."""
+    steps = sum(count for _, count in history)
+    scale = _rdp(history, sample_rate, delta)
+    interval = min(0.01, scale / 300, math.sqrt(PLD_ERROR * scale / steps))
+    interval = 2.0 ** math.floor(math.log2(interval))
+    return float(_compose_pld(history, sample_rate, interval).get_epsilon_for_delta(delta))
+
+
+@functools.lru_cache(maxsize=2)
+def _pld_of_one_step(sigma: float, sample_rate: float, interval: float):
     from dp_accounting.pld import privacy_loss_distribution
 
     return privacy_loss_distribution.from_gaussian_mechanism(
-        noise_multiplier,
-        sampling_prob=sample_rate,
-        value_discretization_interval=PLD_INTERVAL,
+        sigma, sampling_prob=sample_rate, value_discretization_interval=interval
     )
 
 
-def _pld(noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:
-    one = _pld_of_one_step(noise_multiplier, sample_rate)
-    return float(one.self_compose(steps).get_epsilon_for_delta(delta))
+def _extend_pld(composed, sigma, steps, sample_rate, interval):
+    more = _pld_of_one_step(sigma, sample_rate, interval).self_compose(steps)
+    return composed.compose(more) if composed else more
 
 
-_EPSILON = {"rdp": _rdp, "prv": _prv, "gdp": _gdp, "pld": _pld}
+_compose_prv, _compose_pld = _Growing(_extend_prv), _Growing(_extend_pld)

@@ -11,7 +11,7 @@ from torch import nn
 
 from dpmedbench.errors import UserError
 from dpmedbench.privacy.plan import PrivacyPlan
-from dpmedbench.privacy.sampling import PoissonSampler
+from dpmedbench.privacy.sampling import SAMPLERS
 
 # A kept promise is called broken less than once in 10^9 cells.
 SIGNIFICANCE = 1e-9
@@ -23,7 +23,10 @@ class ContractBroken(UserError):
 
 @dataclass
 class Observed:
-    """What a run did so far; plain numbers, so that a checkpoint holds them."""
+    """What a run did so far; plain numbers, so that a checkpoint holds them.
+
+    `noise_squared` is in units of the planned variance, over the `noise_coordinates` measured.
+    """
 
     batches: int = 0
     steps: int = 0
@@ -38,10 +41,10 @@ class Observed:
 class ContractMonitor:
     """Watches one cell: sampler, batches, clipping, noise and steps against the plan.
 
-    `drew` is called for each logical batch, `noised` once a step by the engine, `finish` at the
-    end. Each raises ContractBroken with the promise that broke. With `every` above 1 the size of
-    the clipped sum and of the noise is measured on one step in `every`, which waits for the
-    device; everything else is checked on all steps.
+    `drew` is called for each logical batch, `noised` once for each step, `finish` at the end.
+    Each raises ContractBroken with the promise that broke. With `every` above 1 the size of the
+    clipped sum and of the noise is measured on one step in `every`, which waits for the device;
+    everything else is checked on all steps.
     """
 
     def __init__(self, plan: PrivacyPlan, model: nn.Module, num_records: int, every: int = 1):
@@ -70,28 +73,76 @@ class ContractMonitor:
     def drew(self, sampler: object, indices: torch.Tensor) -> None:
         """Record one logical batch, drawn by `sampler`."""
         plan, observed = self.plan, self.observed
-        if type(sampler) is not PoissonSampler:
-            raise ContractBroken(
-                f"privacy contract: batches come from {type(sampler).__name__}, the plan needs "
-                "PoissonSampler; epsilon does not hold for shuffled or fixed batches"
-            )
-        if sampler.num_records != plan.num_records or sampler.sample_rate != plan.sample_rate:
-            raise ContractBroken(
-                f"privacy contract: the sampler draws from {sampler.num_records} records at rate "
-                f"{sampler.sample_rate:.6g}, the plan says {plan.num_records} at "
-                f"{plan.sample_rate:.6g}"
-            )
+        self._check_sampler(sampler)
         self._batch = len(indices)
+        counts = torch.bincount(indices, minlength=plan.num_records)
+        if self._batch and counts.max() > 1:
+            raise ContractBroken(
+                f"privacy contract: record {int(counts.argmax())} is {int(counts.max())} times in "
+                "one batch; clipping and epsilon are for once"
+            )
+        if plan.sampling == "fixed_size" and self._batch != plan.batch_size:
+            raise ContractBroken(
+                f"privacy contract: a batch has {self._batch} records, the plan says "
+                f"{plan.batch_size} in each"
+            )
         observed.batches += 1
         observed.draws += self._batch
         observed.draws_squared += self._batch**2
         observed.empty_batches += self._batch == 0
-        self._seen[indices] += 1
+        self._seen += counts
+        if observed.batches % plan.steps_per_epoch == 0:
+            self._end_epoch()
+
+    def _check_sampler(self, sampler) -> None:
+        plan, wanted = self.plan, SAMPLERS[self.plan.sampling]
+        if type(sampler) is not wanted:
+            raise ContractBroken(
+                f"privacy contract: batches come from {type(sampler).__name__}, the plan needs "
+                f"{wanted.__name__}; epsilon does not hold for batches drawn in another way"
+            )
+        rate = plan.sample_rate if plan.sampling == "poisson" else plan.batch_size
+        found = sampler.sample_rate if plan.sampling == "poisson" else sampler.batch_size
+        if sampler.num_records != plan.num_records or found != rate:
+            word = "at rate" if plan.sampling == "poisson" else "in batches of"
+            raise ContractBroken(
+                f"privacy contract: the sampler draws from {sampler.num_records} records {word} "
+                f"{found:.6g}, the plan says {plan.num_records} {word} {rate:.6g}"
+            )
+
+    def _end_epoch(self) -> None:
+        """An epoch is a partition of the records where shuffled, and never one by chance."""
+        plan = self.plan
+        partition = bool((self._seen == 1).all())
+        if plan.sampling == "shuffled" and not partition:
+            raise ContractBroken(
+                f"privacy contract: {int((self._seen == 0).sum())} records were not drawn in an "
+                f"epoch and {int((self._seen > 1).sum())} more than once; epsilon is for once each"
+            )
+        if partition and self._chance_of_a_partition() < math.log(SIGNIFICANCE):
+            raise ContractBroken(
+                "privacy contract: every record was drawn exactly once in an epoch, so the "
+                f"batches are a shuffled partition, not {plan.sampling} samples; epsilon does not "
+                "hold"
+            )
+        self._seen.zero_()
+
+    def _chance_of_a_partition(self) -> float:
+        """The logarithm of the chance that an honest epoch draws each record once."""
+        n, b, k = self.plan.num_records, self.plan.batch_size, self.plan.steps_per_epoch
+        if self.plan.sampling == "shuffled":
+            return 0.0
+        if self.plan.sampling == "fixed_size":  # ways to part n into k sets, among all draws
+            return math.lgamma(n + 1) - k * (math.lgamma(b + 1) + math.log(math.comb(n, b)))
+        q = self.plan.sample_rate
+        return n * math.log(max(k * q * (1 - q) ** (k - 1), 1e-300))
 
     def noised(
         self,
         parameters: list[nn.Parameter],
         sums: Callable[[nn.Parameter], tuple[torch.Tensor, torch.Tensor]],
+        clipping_norm: float | None = None,
+        kept: list[torch.Tensor] | None = None,
     ) -> None:
         """Record the noise of one step.
 
@@ -99,6 +150,9 @@ class ContractMonitor:
             parameters: those that got noise.
             sums: gives, for one of them, the sum of its clipped per-sample gradients and that
                 sum with noise, both of its shape; called on the measured steps only.
+            clipping_norm: of this step, where thresholds adapt; the plan's if None.
+            kept: bool masks, one a parameter and of its shape, where only some coordinates are
+                released: the others must have neither sum nor noise.
         """
         plan, observed = self.plan, self.observed
         missing = set(self.trainable) - {id(parameter) for parameter in parameters}
@@ -116,44 +170,65 @@ class ContractMonitor:
                 "the planned steps only"
             )
         if (observed.steps - 1) % self.every == 0:
-            self._measure(parameters, sums)
+            norm = plan.clipping_norm if clipping_norm is None else clipping_norm
+            self._measure(parameters, sums, norm, kept or [None] * len(parameters))
 
-    def _measure(self, parameters, sums) -> None:
+    def _measure(self, parameters, sums, clipping_norm, kept) -> None:
         """Check the size of the clipped sum and the noise on each tensor."""
         plan, observed = self.plan, self.observed
-        clipped, noise = [], []
-        for parameter in parameters:
-            total, noised = sums(parameter)
-            clipped.append(total.float().square().sum())
-            noise.append((noised - total).float().square().sum())
-        norm = torch.stack(clipped).sum().sqrt().item()
-        bound = self._batch * plan.sensitivity * (1 + 1e-3)
-        if not norm <= bound:
+        std = plan.gradient_noise_multiplier(observed.steps) * clipping_norm
+        clipped, measured = 0.0, []
+        for parameter, mask in zip(parameters, kept, strict=True):
+            name = self.trainable.get(id(parameter), "?")
+            total, noised = (part.detach() for part in sums(parameter))
+            mask = torch.ones_like(total, dtype=torch.bool) if mask is None else mask
+            leaked = int(noised[~mask].count_nonzero())
+            if leaked:
+                raise ContractBroken(
+                    f"privacy contract: {leaked} coordinates of {name} outside of the sparse mask "
+                    "are not 0; they would be released without noise"
+                )
+            clipped += total.square().sum(dtype=torch.float64).item()
+            noise = (noised - total)[mask]
+            square = noise.square().sum(dtype=torch.float64).item() / std**2
+            measured.append((name, square, len(noise)))
+        bound = self._batch * clipping_norm * (1 + 1e-3)
+        if not math.sqrt(clipped) <= bound:
             raise ContractBroken(
                 f"privacy contract: at step {observed.steps} the sum of {self._batch} clipped "
-                f"gradients has norm {norm:.4g}, above {bound:.4g}; gradients are not clipped"
+                f"gradients has norm {math.sqrt(clipped):.4g}, above {bound:.4g}; gradients are "
+                "not clipped"
             )
-        for parameter, square in zip(parameters, torch.stack(noise).tolist(), strict=True):
-            self._check_noise(self.trainable.get(id(parameter), "?"), square, parameter.numel())
+        for name, square, coordinates in measured:
+            self._check_noise(name, square, coordinates)
             observed.noise_squared += square
-            observed.noise_coordinates += parameter.numel()
+            observed.noise_coordinates += coordinates
 
-    def end_epoch(self) -> None:
-        """Refuse an epoch in which every record was drawn exactly once: that is a shuffle."""
-        plan = self.plan
-        q, k = plan.sample_rate, plan.steps_per_epoch
-        chance = plan.num_records * math.log(max(k * q * (1 - q) ** (k - 1), 1e-300))
-        if bool((self._seen == 1).all()) and chance < math.log(SIGNIFICANCE):
+    def _check_noise(self, name: str, square: float, coordinates: int) -> None:
+        """The noise must have the planned standard deviation (Wilson-Hilferty approximation).
+
+        Args:
+            square: the squared noise summed over `coordinates`, in units of the planned variance.
+        """
+        if not coordinates:
+            return
+        ratio = square / coordinates
+        spread = 2 / (9 * coordinates)
+        score = (ratio ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
+        # 8 standard deviations; 1 % allows for float32 rounding where tensors are very large
+        if not (abs(score) < 8 or abs(ratio - 1) < 0.01):
             raise ContractBroken(
-                "privacy contract: every record was drawn exactly once in an epoch, so the "
-                "batches are a shuffled partition, not Poisson samples; epsilon does not hold"
+                f"privacy contract: the noise on {name} has {math.sqrt(ratio):.4g} times the "
+                "planned standard deviation"
             )
-        self._seen.zero_()
 
     def finish(self) -> dict:
-        """Check the whole run; return what was observed as plain numbers."""
-        from scipy import stats
+        """Check the whole run.
 
+        Returns:
+            What was observed as plain numbers, and `noise_ratio`: the realised standard deviation
+            of the noise over the planned one.
+        """
         plan, observed = self.plan, self.observed
         if observed.steps != plan.steps:
             raise ContractBroken(
@@ -169,21 +244,24 @@ class ContractMonitor:
                 f"privacy contract: {observed.noise_additions} noise additions, expected "
                 f"{plan.steps} steps x {len(self.trainable)} tensors"
             )
+        if plan.sampling == "poisson":
+            self._check_sizes()
+        self._check_noise("all tensors", observed.noise_squared, observed.noise_coordinates)
+        return asdict(observed) | {
+            "noise_ratio": math.sqrt(observed.noise_squared / observed.noise_coordinates)
+        }
+
+    def _check_sizes(self) -> None:
+        """Poisson batch sizes must be binomial, in their sum and in their dispersion."""
+        from scipy import stats
+
+        plan, observed = self.plan, self.observed
         trials = plan.num_records * plan.steps
         if stats.binomtest(observed.draws, trials, plan.sample_rate).pvalue < SIGNIFICANCE:
             raise ContractBroken(
                 f"privacy contract: {observed.draws} records were drawn in {plan.steps} steps, "
                 f"expected about {plan.batch_size * plan.steps}; the sample rate is not the plan's"
             )
-        self._check_dispersion(stats)
-        self._check_noise("all tensors", observed.noise_squared, observed.noise_coordinates)
-        return asdict(observed) | {
-            "noise_std": math.sqrt(observed.noise_squared / observed.noise_coordinates)
-        }
-
-    def _check_dispersion(self, stats) -> None:
-        """Batch sizes must vary as binomial ones do (chi-squared index of dispersion)."""
-        plan, observed = self.plan, self.observed
         expected, variance = plan.batch_size, plan.batch_size * (1 - plan.sample_rate)
         if variance == 0:  # q = 1: every batch is the whole set
             return
@@ -191,23 +269,12 @@ class ContractMonitor:
             observed.draws_squared - 2 * expected * observed.draws + observed.steps * expected**2
         )
         spread += observed.steps / 12  # Sheppard's correction: sizes are whole numbers
+        # chi-squared index of dispersion
         if stats.chi2.cdf(spread / variance, observed.steps) < SIGNIFICANCE:
             raise ContractBroken(
                 f"privacy contract: the sizes of {observed.steps} batches hardly vary, Poisson "
                 f"batches of {expected} have a standard deviation of {math.sqrt(variance):.2g}; "
                 "epsilon does not hold for batches of a fixed size"
-            )
-
-    def _check_noise(self, name: str, square: float, coordinates: int) -> None:
-        """The noise must have the plan's standard deviation (Wilson-Hilferty approximation)."""
-        ratio = square / (coordinates * self.plan.noise_std**2)
-        spread = 2 / (9 * coordinates)
-        score = (ratio ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
-        # 8 standard deviations; 1 % allows for float32 rounding where tensors are very large
-        if not (abs(score) < 8 or abs(ratio - 1) < 0.01):
-            raise ContractBroken(
-                f"privacy contract: the noise on {name} has standard deviation "
-                f"{math.sqrt(square / coordinates):.4g}, the plan says {self.plan.noise_std:.4g}"
             )
 
     def state(self) -> dict:

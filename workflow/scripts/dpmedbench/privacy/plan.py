@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 
 from dpmedbench.errors import UserError
 from dpmedbench.privacy import accounting
+
+NEIGHBOURING = ("add_remove", "replace_one", "zero_out")
+_ACCOUNTED = {
+    ("poisson", "add_remove"): accounting.ACCOUNTANTS,
+    ("poisson", "zero_out"): accounting.ACCOUNTANTS,
+    ("fixed_size", "replace_one"): ("rdp",),
+    ("shuffled", "replace_one"): accounting.ACCOUNTANTS,
+    ("shuffled", "zero_out"): accounting.ACCOUNTANTS,
+}
+_WITHOUT = {
+    ("poisson", "replace_one"): "the accountants bound Poisson batches for one record more or "
+    "less; use neighbouring add_remove or zero_out",
+    ("fixed_size", "add_remove"): "a record more or less changes the share that a batch of fixed "
+    "size takes of every other record; use neighbouring replace_one",
+    ("fixed_size", "zero_out"): "the bound for batches of fixed size (Wang et al. 2019) is for "
+    "replaced records; use neighbouring replace_one",
+    ("shuffled", "add_remove"): "a record more or less shifts the other records between the "
+    "batches of an epoch; use neighbouring zero_out or replace_one",
+}
+
+
+def validity(sampling: str, neighbouring: str, accountant: str) -> str | None:
+    """Why no epsilon of `accountant` holds for this sampling and neighbouring; None if one does.
+
+    poisson, add_remove: the sampled Gaussian mechanism, what every accountant is made for.
+    poisson, zero_out: a record is replaced by one whose gradient is 0. The others are drawn as if
+        it were not there, and it adds nothing to the sum: the output is distributed exactly as
+        after its removal, so every add_remove bound is a bound here.
+    fixed_size, replace_one: Wang et al. 2019 (arXiv:1808.00087), by rdp only.
+    shuffled, zero_out or replace_one: no amplification. Whatever the order, a record is in one
+        batch of an epoch, so an epoch costs one Gaussian on all the data (parallel composition
+        within it).
+    """
+    accounted = _ACCOUNTED.get((sampling, neighbouring))
+    if accounted is None:
+        return (
+            f"sampling {sampling} with neighbouring {neighbouring} has no valid accounting: "
+            + (_WITHOUT[sampling, neighbouring])
+        )
+    if accountant not in accounted:
+        return (
+            f"accountant {accountant} has no bound for sampling {sampling}; "
+            f"use {' or '.join(accounted)}"
+        )
+    return None
 
 
 def check_size(num_records: int, batch_size: int, delta: float, dataset: str = "the split") -> None:
@@ -33,24 +79,32 @@ class PrivacyPlan:
 
     It alone hands out the sampler, the standard deviation of the noise and epsilon. Nothing that
     only makes training faster is in it, so nothing that only makes training faster can change
-    epsilon.
+    epsilon. Steps count from 1.
 
     Args:
         unit: whose presence is hidden ("image").
-        neighbouring: "add_remove".
+        sampling: "poisson", "fixed_size" or "shuffled".
+        neighbouring: "add_remove" (a unit more or less), "replace_one" (by any other) or
+            "zero_out" (by one without a gradient).
         num_records: N, training records.
-        batch_size: expected batch size, 1 <= batch_size <= N; q = batch_size / N.
+        batch_size: expected batch size, 1 <= batch_size <= N. It is public, and what the sum of
+            gradients is divided by, whatever the size of the batch that was drawn.
         epochs: passes over the data; each has ceil(N / batch_size) steps.
-        noise_multiplier: sigma > 0.
+        noise_multiplier: sigma > 0, over `clipping_norm` and not over the sensitivity.
         thresholds: clipping thresholds, one for flat clipping, one a tensor for per-layer.
         delta: in (0, 1/N).
         accountant: whose epsilon is reported first.
+        noise_factors: of each epoch, > 0, on the noise multiplier; () for 1 throughout.
+        count_noise: sigma_b, the noise on the count of clipped gradients where the threshold
+            adapts (Andrew et al. 2021, arXiv:1905.03871). The noise multiplier then covers count
+            and gradients together.
 
     Raises:
         UserError: where the numbers cannot be a promise.
     """
 
     unit: str
+    sampling: str
     neighbouring: str
     num_records: int
     batch_size: int
@@ -59,19 +113,36 @@ class PrivacyPlan:
     thresholds: tuple[float, ...]
     delta: float
     accountant: str
+    noise_factors: tuple[float, ...] = ()
+    count_noise: float | None = None
 
     def __post_init__(self) -> None:
         check_size(self.num_records, self.batch_size, self.delta)
+        reason = validity(self.sampling, self.neighbouring, self.accountant)
+        if reason:
+            raise UserError(f"privacy: {reason}")
         if not self.noise_multiplier > 0 or not math.isfinite(self.noise_multiplier):
             raise UserError(
                 f"noise_multiplier: found {self.noise_multiplier:g}, expected a number above 0"
             )
         if not self.thresholds or min(self.thresholds) <= 0:
             raise UserError(f"max_grad_norm: found {self.thresholds}, expected thresholds above 0")
+        factors = self.noise_factors
+        if factors and (len(factors) != self.epochs or not 0 < min(factors) <= max(factors) < 1e9):
+            raise UserError(
+                f"noise_schedule: found {len(factors)} factors from {min(factors):g} to "
+                f"{max(factors):g}, expected one above 0 for each of {self.epochs} epochs"
+            )
+        most = self.noise_multiplier * max(factors, default=1.0)
+        if self.count_noise is not None and not most < 2 * self.count_noise:
+            raise UserError(
+                f"count_noise: found {self.count_noise:g}, expected more than half the largest "
+                f"noise multiplier of a step ({most:g}); raise it or lower the noise multiplier"
+            )
 
     @property
     def sample_rate(self) -> float:
-        """q, the probability that a record is in a batch."""
+        """q = batch_size / N: the probability that a record is in a batch of an epoch's steps."""
         return self.batch_size / self.num_records
 
     @property
@@ -85,7 +156,7 @@ class PrivacyPlan:
         return self.epochs * self.steps_per_epoch
 
     @property
-    def sensitivity(self) -> float:
+    def clipping_norm(self) -> float:
         """L2 norm of the most that one record adds to the sum of clipped gradients.
 
         With one threshold R_l a tensor this is sqrt(sum R_l^2) (McMahan et al. 2018,
@@ -94,39 +165,111 @@ class PrivacyPlan:
         return math.sqrt(sum(threshold**2 for threshold in self.thresholds))
 
     @property
-    def noise_std(self) -> float:
-        """Standard deviation of the Gaussian added to each coordinate of the clipped sum."""
-        return self.noise_multiplier * self.sensitivity
+    def sensitivity(self) -> float:
+        """L2 norm of the most that the sum differs between neighbours, for the same draws.
 
-    def sampler(self, seed: int):
-        """The Poisson sampler of this plan."""
-        from dpmedbench.privacy.sampling import PoissonSampler
+        A record that is replaced takes its gradient away and brings another: twice the norm.
+        """
+        return self.clipping_norm * (2 if self.neighbouring == "replace_one" else 1)
 
-        return PoissonSampler(self.num_records, self.sample_rate, seed)
+    def noise_multiplier_at(self, step: int) -> float:
+        """The noise multiplier of `step`, 1 <= step <= steps, that the accountant counts."""
+        if not 1 <= step <= self.steps:
+            raise ValueError(f"step {step} is not one of {self.steps}")
+        epoch = (step - 1) // self.steps_per_epoch
+        return self.noise_multiplier * (self.noise_factors[epoch] if self.noise_factors else 1.0)
 
-    def epsilon(self, steps: int, accountant: str | None = None) -> float:
-        """Epsilon at `delta` after `steps` steps; of the plan's accountant unless one is named."""
-        return accounting.epsilon(
-            accountant or self.accountant,
-            self.noise_multiplier,
-            self.sample_rate,
-            steps,
-            self.delta,
+    def gradient_noise_multiplier(self, step: int) -> float:
+        """The noise multiplier of the gradients at `step`.
+
+        It is the step's, unless a share of that is spent on the count of clipped gradients:
+        (sigma^-2 - (2 sigma_b)^-2)^(-1/2) (Andrew et al. 2021, theorem 1). The formula is the
+        same for replaced records, which double the sensitivity of both.
+        """
+        sigma = self.noise_multiplier_at(step)
+        if self.count_noise is None:
+            return sigma
+        return (sigma**-2 - (2 * self.count_noise) ** -2) ** -0.5
+
+    def noise_std(self, step: int) -> float:
+        """Standard deviation of the Gaussian added to each coordinate of the clipped sum.
+
+        For thresholds that adapt it is of the first ones.
+        """
+        return self.gradient_noise_multiplier(step) * self.clipping_norm
+
+    def sampler(self, randomness):
+        """The sampler of this plan, drawing from `randomness`."""
+        from dpmedbench.privacy.sampling import SAMPLERS
+
+        size = self.sample_rate if self.sampling == "poisson" else self.batch_size
+        return SAMPLERS[self.sampling](self.num_records, size, randomness)
+
+    def history(self, steps: int) -> tuple[tuple[float, int], ...]:
+        """(noise multiplier, number of steps) of the first `steps`, equal neighbours merged."""
+        if steps and not self.noise_factors:
+            return ((self.noise_multiplier, steps),)
+        each = self.steps_per_epoch
+        sizes = (min(each, steps - first) for first in range(0, steps, each))
+        epochs = (
+            (self.noise_multiplier_at(1 + epoch * each), size) for epoch, size in enumerate(sizes)
+        )
+        return tuple(
+            (sigma, sum(size for _, size in same))
+            for sigma, same in itertools.groupby(epochs, key=lambda one: one[0])
         )
 
+    def epsilon(self, steps: int, accountant: str | None = None) -> float:
+        """Epsilon at `delta` after `steps` steps; of the plan's accountant unless one is named.
+
+        Raises:
+            ValueError: where the accountant has no bound for this sampling.
+        """
+        name = accountant or self.accountant
+        reason = validity(self.sampling, self.neighbouring, name)
+        if reason:
+            raise ValueError(reason)
+        return accounting.epsilon(name, self._composed(self.history(steps)), **self._mechanism())
+
     def epsilons(self, steps: int) -> dict[str, float]:
-        """Epsilon after `steps` steps under every accountant."""
-        return {name: self.epsilon(steps, name) for name in accounting.ACCOUNTANTS}
+        """Epsilon after `steps` steps under every accountant; NaN where one has no bound."""
+        return {
+            name: math.nan
+            if validity(self.sampling, self.neighbouring, name)
+            else self.epsilon(steps, name)
+            for name in accounting.ACCOUNTANTS
+        }
 
     def calibrated(self, target_epsilon: float) -> PrivacyPlan:
-        """The same plan with the noise multiplier that spends `target_epsilon` in all its steps."""
+        """The same plan with the noise multiplier that spends `target_epsilon` in all its steps.
+
+        The noise factors stay.
+        """
+        unit = replace(self, noise_multiplier=1.0, count_noise=None)
         try:
             sigma = accounting.calibrate(
-                target_epsilon, self.accountant, self.sample_rate, self.steps, self.delta
+                target_epsilon,
+                self.accountant,
+                self._composed(unit.history(self.steps)),
+                **self._mechanism(),
             )
         except ValueError as error:
             raise UserError(f"{error}; raise the target or lower the epochs") from None
         return replace(self, noise_multiplier=sigma)
+
+    def _composed(self, history) -> tuple[tuple[float, int], ...]:
+        """What the accountant composes: noise over sensitivity, and how many mechanisms."""
+        over = self.clipping_norm / self.sensitivity
+        each = self.steps_per_epoch if self.sampling == "shuffled" else 1
+        return tuple((sigma * over, math.ceil(steps / each)) for sigma, steps in history)
+
+    def _mechanism(self) -> dict:
+        """The mechanism of one step (of one epoch, where shuffled) for the accountant."""
+        return {
+            "sample_rate": 1.0 if self.sampling == "shuffled" else self.sample_rate,
+            "delta": self.delta,
+            "without_replacement": self.sampling == "fixed_size",
+        }
 
 
 def thresholds(max_grad_norm: float, style: str, layer_thresholds: str, tensors: int) -> tuple:

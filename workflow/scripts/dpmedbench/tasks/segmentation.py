@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from dpmedbench.losses import segmentation_loss as loss
-from dpmedbench.metrics import SegmentationScores as Scores
-from dpmedbench.metrics import most_frequent_class
+from dpmedbench.losses import segmentation_loss
+from dpmedbench.metrics import SegmentationScores, most_frequent_class
 
-__all__ = ["Scores", "constant_scores", "loss", "row"]
-
-
-def constant_scores(training_targets: np.ndarray, targets, num_classes: int) -> dict:
-    """Scores on `targets` (n, H, W) of answering the most frequent training class everywhere."""
-    import torch
-
-    scores = Scores(num_classes)
-    scores.update(torch.full_like(targets, most_frequent_class(training_targets)), targets)
-    return scores.compute()
+MEANS = ("dice", "dice_with_background", "miou", "pixel_accuracy")
 
 
-def row(scores: dict, prefix: str) -> dict[str, float]:
-    """The mean scores as columns of the history."""
-    keys = ("dice", "dice_with_background", "miou", "pixel_accuracy")
-    return {f"{prefix}_{key}": scores[key] for key in keys}
+class Task:
+    """Segmentation into `num_classes` classes; `tasks` explains the members."""
+
+    EVALUATED = ("val",)
+    FOLLOWS_TRAINING = False
+    SELECTED_BY = "val_dice"
+
+    loss = staticmethod(segmentation_loss)
+
+    def __init__(self, num_classes: int):
+        self.num_classes = num_classes
+
+    def scores(self) -> SegmentationScores:
+        """Scores of logits (B, C, H, W) and masks (B, H, W)."""
+        return SegmentationScores(self.num_classes)
+
+    def row(self, scores: dict, part: str) -> dict[str, float]:
+        """The means, and the Dice of each class."""
+        dice = {f"{part}_dice_{c}": value for c, value in enumerate(scores["dice_per_class"])}
+        return {f"{part}_{key}": scores[key] for key in MEANS} | dice
+
+    def constant_row(
+        self, training_targets: np.ndarray, targets: torch.Tensor, part: str
+    ) -> dict[str, float]:
+        """The means of answering the most frequent training class at every pixel."""
+        scores = self.scores()
+        scores.update(torch.full_like(targets, most_frequent_class(training_targets)), targets)
+        found = scores.compute()
+        return {f"constant_{part}_{key}": found[key] for key in MEANS}
+
+    def summary(self, row: dict) -> str:
+        """The mean validation Dice."""
+        return f"validation Dice {row['val_dice']:.3f}"

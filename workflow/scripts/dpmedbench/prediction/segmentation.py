@@ -1,12 +1,10 @@
-"""The test set: predicted masks (`masks.h5`) and the scores of each image and class.
-
-Both pass over the test set a batch or an image at a time, so that memory does not grow with it.
-"""
+"""Predicted masks of the test set (`masks.h5`) and the scores of each image and class."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +15,8 @@ from dpmedbench.datasets.base import IGNORE
 from dpmedbench.errors import UserError
 from dpmedbench.files import replacing
 from dpmedbench.inputs import to_input
-from dpmedbench.metrics import image_scores
+from dpmedbench.metrics import image_scores, most_frequent_class
+from dpmedbench.prediction import batches, identity
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,31 +25,33 @@ if TYPE_CHECKING:
     from dpmedbench.store import Store
 
 
-def load_weights(model: torch.nn.Module, path: str | Path) -> None:
-    """Load a safetensors file into `model`; every tensor must be there, in its shape.
+def write(
+    outputs,
+    store: Store,
+    splits: Mapping[str, np.ndarray],
+    model: torch.nn.Module,
+    history: pa.Table,
+    noisy: Store | None = None,
+) -> None:
+    """Write `outputs.masks` and `outputs.scores`; `prediction` explains the arguments."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
 
-    Raises UserError for a file that is missing, damaged or of another model.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        found = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path}: found no readable safetensors file ({error}), expected the weights of a "
-            "trained model; train the cell again"
-        ) from error
-    here = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    there = {name: tuple(tensor.shape) for name, tensor in found.items()}
-    if here != there:
-        name = next(n for n in (*here, *there) if here.get(n) != there.get(n))
-        raise UserError(
-            f"{path}: found {there.get(name, 'nothing')} for {name}, expected "
-            f"{here.get(name, 'nothing')} as in the model of the configuration; train the cell "
-            "again or give the model the settings it was trained with"
-        )
-    model.load_state_dict(found)
+    name = identity(history)
+    write_masks(outputs.masks, store, splits["test"], model, name)
+    constant = most_frequent_class(store.read([row])[1] for row in splits["train"])
+    scores = score_table(outputs.masks, constant, name)
+    if noisy:
+        with tempfile.TemporaryDirectory() as folder:
+            masks = Path(folder) / "masks.h5"
+            write_masks(masks, noisy, splits["test"], model, name)
+            rows = score_table(masks, constant, name).filter(pc.field("predictor") == "model")
+        place = rows.column_names.index("predictor")
+        named = pa.array(["model_on_noisy"] * rows.num_rows)
+        scores = pa.concat_tables([scores, rows.set_column(place, "predictor", named)])
+    with replacing(outputs.scores) as temporary:
+        pq.write_table(scores, temporary, compression="zstd")
 
 
 def predict(
@@ -68,7 +69,7 @@ def predict(
     model.eval()
     labels = np.empty(images.shape[:3], np.uint8)
     with torch.inference_mode():
-        for part in _batches(len(images), batch_size):
+        for part in batches(len(images), batch_size):
             logits = model(to_input(images[part], device))
             labels[part] = logits.argmax(1).to(torch.uint8).cpu().numpy()
     return labels
@@ -112,7 +113,7 @@ def write_masks(
         file.attrs["boundaries"] = store.boundaries
         file.attrs["ignore_index"] = IGNORE
         file.attrs.update(identity)
-        parts = list(_batches(len(records), batch_size))
+        parts = list(batches(len(records), batch_size))
         for part in track(parts, "Predicting the test set (batches)", total=len(parts)):
             images, truth = store.read(records[part])
             file["images"][part] = images
@@ -153,7 +154,3 @@ def score_table(masks: str | Path, constant_class: int, identity: Mapping[str, o
                 columns["class_name"] = classes
                 parts.append(pa.table(columns | scores))
     return pa.concat_tables(parts)
-
-
-def _batches(number: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, number)) for start in range(0, number, size))

@@ -1,0 +1,201 @@
+"""The two-line way into Book-Keeping, as a user of Opacus would try it."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from per_sample_loop import clipped_sums
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from dpmedbench.bookkeeping import PrivacyEngine
+from dpmedbench.errors import UserError
+from dpmedbench.privacy import accounting
+
+DOCS = Path(__file__).parents[1] / "docs" / "bookkeeping.md"
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 3)).double()
+
+
+def data(records=24):
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(records, 1, 6, 6, dtype=torch.float64, generator=random)
+    return images, torch.randint(3, (records,), generator=random)
+
+
+def private(model=None, criterion=None, lr=1.0, batch_size=8, records=24, engine=None, **options):
+    model = model or network()
+    loader = DataLoader(TensorDataset(*data(records)), batch_size=batch_size)
+    arguments = {"noise_multiplier": 0.0, "max_grad_norm": 0.5, "seed": 3} | options
+    return (engine or PrivacyEngine()).make_private(
+        module=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=lr),
+        criterion=criterion or nn.CrossEntropyLoss(),
+        data_loader=loader,
+        **arguments,
+    )
+
+
+def step(model, optimizer, criterion, batches):
+    """What one step takes from the weights."""
+    before = [p.detach().clone() for p in model.parameters()]
+    for x, y in batches:
+        criterion(model(x), y).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return [b - p.detach() for b, p in zip(before, model.parameters(), strict=True)]
+
+
+@pytest.mark.parametrize("clipping", ["flat", "per_layer"])
+@pytest.mark.parametrize(("reduction", "divisor"), [("mean", 8), ("sum", 1)])
+@pytest.mark.parametrize("size", [2, 5])
+def test_an_update_is_the_clipped_sum_over_the_expected_size(reduction, divisor, clipping, size):
+    """Five records came; the update is divided by the eight that were expected."""
+    images, labels = (part[:5] for part in data())
+    thresholds = (0.5,) if clipping == "flat" else (0.25,) * 4
+    losses = nn.CrossEntropyLoss(reduction="none")
+    wanted = clipped_sums(network(), losses, images, labels, "abadi", thresholds)
+    model, optimizer, criterion, _ = private(
+        criterion=nn.CrossEntropyLoss(reduction=reduction),
+        loss_reduction=reduction,
+        clipping=clipping,
+    )
+    batches = zip(images.split(size), labels.split(size), strict=True)
+    for moved, total in zip(step(model, optimizer, criterion, batches), wanted, strict=True):
+        torch.testing.assert_close(moved, total / divisor, rtol=1e-9, atol=1e-15)
+
+
+def test_the_loss_is_the_ordinary_one():
+    images, labels = data()
+    model, _, criterion, _ = private()
+    plain = nn.functional.cross_entropy(model(images), labels).item()
+    assert criterion(model(images), labels).item() == pytest.approx(plain)
+
+
+def test_positions_that_are_ignored_do_not_count():
+    torch.manual_seed(0)
+    model = nn.Conv2d(1, 3, 1).double()
+    targets = torch.randint(3, (4, 6, 6))
+    targets[:, :3] = 255
+    _, _, criterion, _ = private(model, nn.CrossEntropyLoss(ignore_index=255))
+    images = data(4)[0]
+    whole = criterion(model(images), targets).losses
+    half = nn.functional.cross_entropy(
+        model(images)[:, :, 3:], targets[:, 3:], reduction="none"
+    ).mean((1, 2))
+    torch.testing.assert_close(whole, half)
+
+
+def test_batches_are_poisson_and_may_be_empty():
+    model, optimizer, criterion, loader = private(batch_size=1, records=24, noise_multiplier=1.0)
+    assert len(loader) == 24
+    sizes = []
+    for images, labels in loader:
+        sizes.append(len(images))
+        step(model, optimizer, criterion, [(images, labels)])
+    assert 0 in sizes
+    assert max(sizes) > 1
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_the_noise_has_the_planned_size(secure):
+    model = nn.Linear(100, 200).double()
+    engine = PrivacyEngine(secure_rng=secure)
+    images = torch.zeros(0, 100, dtype=torch.float64)
+    model, optimizer, criterion, _ = private(
+        model, lambda outputs, _: outputs.sum(1), engine=engine, noise_multiplier=3.0
+    )
+    moved = step(model, optimizer, criterion, [(images, images)])[0]
+    assert moved.std().item() == pytest.approx(3.0 * 0.5 / 8, rel=0.03)
+
+
+def test_epsilon_is_that_of_the_steps_made():
+    engine = PrivacyEngine(accountant="rdp")
+    assert engine.get_epsilon(1e-3) == 0
+    model, optimizer, criterion, loader = private(engine=engine, noise_multiplier=1.0)
+    for images, labels in loader:
+        step(model, optimizer, criterion, [(images, labels)])
+    assert engine.steps == len(loader) == 3
+    assert engine.get_epsilon(1e-3) == accounting.epsilon("rdp", ((1.0, 3),), 1 / 3, 1e-3)
+
+
+def test_a_target_epsilon_is_met():
+    engine = PrivacyEngine(accountant="rdp")
+    model = network()
+    model, optimizer, criterion, loader = engine.make_private_with_epsilon(
+        module=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        criterion=nn.CrossEntropyLoss(),
+        data_loader=DataLoader(TensorDataset(*data()), batch_size=8),
+        target_epsilon=4.0,
+        target_delta=1e-3,
+        epochs=2,
+        max_grad_norm=1.0,
+    )
+    for _ in range(2):
+        for images, labels in loader:
+            step(model, optimizer, criterion, [(images, labels)])
+    assert 3.9 < engine.get_epsilon(1e-3) <= 4.0
+
+
+def test_without_noise_nothing_is_promised():
+    engine = PrivacyEngine()
+    model, optimizer, criterion, _ = private(engine=engine)
+    step(model, optimizer, criterion, [data()])
+    assert engine.get_epsilon(1e-3) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss_reduction": "sum"}, "criterion: found reduction 'mean', but loss_reduction is 's"),
+        ({"loss_reduction": "none"}, "loss_reduction: found 'none', expected mean or sum"),
+        ({"criterion": nn.CrossEntropyLoss(weight=torch.ones(3))}, "found class weights with red"),
+        ({"criterion": lambda o, t: o.mean()}, r"losses: found shape \(\), expected \(B,\)"),
+        ({"grad_sample_mode": "hooks"}, "mode: found 'hooks', expected one of mix_opt"),
+        ({"clipping": "adaptive"}, "clipping: found 'adaptive', expected flat or per_layer"),
+        ({"max_grad_norm": [1.0, 1.0]}, "max_grad_norm: found 2 values for flat clipping of 4"),
+        ({"batch_size": 25}, "data_loader: found batch_size 25 for 24 records, expected 1 to 24"),
+    ],
+)
+def test_mistakes_are_one_sentence(options, message):
+    with pytest.raises(UserError, match=message):
+        step(*private(**options)[:3], [data()])
+
+
+def test_the_optimizer_must_hold_just_what_is_trained():
+    model = network()
+    loader = DataLoader(TensorDataset(*data()), batch_size=8)
+    arguments = {
+        "module": model,
+        "criterion": nn.CrossEntropyLoss(),
+        "data_loader": loader,
+        "noise_multiplier": 1.0,
+        "max_grad_norm": 1.0,
+    }
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    with pytest.raises(UserError, match=r"optimizer: parameter 2\.bias of the module is not in it"):
+        PrivacyEngine().make_private(optimizer=optimizer, **arguments)
+    more = [*model.parameters(), nn.Parameter(torch.ones(1))]
+    with pytest.raises(UserError, match="optimizer: 1 of its parameters are no trainable ones"):
+        PrivacyEngine().make_private(optimizer=torch.optim.SGD(more, lr=0.1), **arguments)
+
+
+def test_an_engine_serves_one_run():
+    engine = PrivacyEngine()
+    private(engine=engine)
+    with pytest.raises(UserError, match="found one already in use"):
+        private(engine=engine)
+
+
+def test_the_code_of_the_documentation_runs(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    exec("\n".join(blocks), {})
+    assert re.search(r"epsilon \d+\.\d\d", capsys.readouterr().out)

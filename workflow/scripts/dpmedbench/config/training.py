@@ -1,0 +1,41 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dpmedbench.config.base import Positive, Section
+
+
+class Training(Section):
+    """One training loop serves every mechanism."""
+
+    epochs: int = Field(100, ge=1, description="Passes over the training set (expected).")
+    batch_size: int = Field(
+        10, ge=1, description="Logical batch; for private cells the expected size."
+    )
+    physical_batch_size: int | None = Field(
+        None, ge=1, description="Most images at once on the device; null: batch_size."
+    )
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = Field("adam", description="Optimiser.")
+    learning_rate: Positive = Field(5e-4, description="Learning rate.")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="Learning rate over the steps; cosine falls to 0."
+    )
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay.")
+    momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of sgd and rmsprop.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Precision of the forward pass; bfloat16 is autocast."
+    )
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Report the exponential moving average of the weights; null: do not."
+    )
+    selection: Literal["last", "best_validation"] = Field(
+        "last", description="Which epoch is reported; best_validation is marked not private."
+    )
+    checkpoint_every: int = Field(1, ge=1, description="Epochs between checkpoints.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: CUDA where there is one, else CPU."
+    )

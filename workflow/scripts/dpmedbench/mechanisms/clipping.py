@@ -1,0 +1,28 @@
+"""Clipping functions: by what each per-sample gradient is multiplied before it is summed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+STABILITY = 1e-6  # as Opacus has it, so that engines agree to the last digit
+GAMMA = 0.01  # the stability constant of AUTO-S
+
+
+def factors(norms: torch.Tensor, clipping: str, thresholds: Sequence[float]) -> torch.Tensor:
+    """Factors of the shape of `norms`, whose product with the norm never exceeds the threshold.
+
+    Args:
+        norms: >= 0, (n, 1) over all parameters or (n, L), one for each tensor.
+        clipping: "abadi", min(1, R / (norm + 1e-6)) (Abadi et al. 2016, arXiv:1607.00133, Alg. 1);
+            "adaptive", the same with a threshold that moves; "automatic", R / (norm + 0.01)
+            (AUTO-S, Bu et al. 2022, arXiv:2206.07136, eq. 3.2).
+        thresholds: R, one for each column of `norms`.
+    """
+    limits = norms.new_tensor(thresholds)
+    if clipping == "automatic":
+        return limits / (norms + GAMMA)
+    return (limits / (norms + STABILITY)).clamp(max=1.0)

@@ -1,0 +1,78 @@
+"""From a cell's settings to its privacy plan and to where its draws come from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from dpmedbench import mechanisms
+from dpmedbench.errors import UserError
+from dpmedbench.optimization import stream_seed
+from dpmedbench.privacy.plan import PrivacyPlan, thresholds
+from dpmedbench.privacy.randomness import Randomness, Secure, Seeded
+from dpmedbench.privacy.schedules import factors
+
+
+def plan_for(settings: dict, network: torch.nn.Module, num_records: int) -> PrivacyPlan | None:
+    """The plan of a private cell, its noise calibrated where a budget is given; else None.
+
+    Args:
+        settings: as made by `cells.settings`.
+        num_records: of the training set.
+    """
+    mechanism, privacy = settings["mechanism"], settings["privacy"]
+    if not mechanisms.capabilities(mechanism["engine"]).private:
+        return None
+    identity, options = settings["identity"], settings["training"]
+    schedule = mechanism["noise_schedule"]
+    plan = PrivacyPlan(
+        unit=privacy["unit"],
+        sampling=privacy["sampling"],
+        neighbouring=privacy["neighbouring"],
+        num_records=num_records,
+        batch_size=options["batch_size"],
+        epochs=options["epochs"],
+        noise_multiplier=identity["noise_multiplier"] or 1.0,
+        thresholds=thresholds(
+            mechanism["max_grad_norm"],
+            mechanism["clipping_style"],
+            mechanism["layer_thresholds"],
+            sum(parameter.requires_grad for parameter in network.parameters()),
+        ),
+        delta=privacy["delta"],
+        accountant=privacy["accountant"],
+        noise_factors=()
+        if schedule["kind"] == "constant"
+        else factors(schedule["kind"], options["epochs"], **schedule["options"]),
+    )
+    if identity["target_epsilon"] is not None:
+        plan = plan.calibrated(identity["target_epsilon"])
+    if mechanism["clipping"] != "adaptive":
+        return plan
+    largest = plan.noise_multiplier * max(plan.noise_factors, default=1.0)
+    return replace(plan, count_noise=mechanism["adaptive"]["count_noise"] or largest)
+
+
+def check_images(settings: dict, perturbation: dict | None) -> None:
+    """Raise UserError unless the images have the noise that the cell is named after.
+
+    Args:
+        perturbation: of the images to train on, as their store says it; None: no noise.
+    """
+    mechanism, keys = settings["mechanism"], ("mode", "beta")
+    local = mechanisms.capabilities(mechanism["engine"]).local
+    expected = {key: mechanism[key] for key in keys} if local else None
+    found = perturbation and {key: perturbation[key] for key in keys}
+    if found != expected:
+        raise UserError(
+            f"training images: found noise {found}, expected {expected}; make the images again"
+        )
+
+
+def randomness(settings: dict, purpose: str, device: torch.device | str) -> Randomness:
+    """Where the draws for one purpose come from: streams of one cell are independent."""
+    private = mechanisms.capabilities(settings["mechanism"]["engine"]).private
+    if private and settings["privacy"]["secure_rng"]:
+        return Secure()
+    return Seeded(stream_seed(settings["identity"]["seed"], purpose), device)
