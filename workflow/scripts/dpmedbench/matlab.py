@@ -1,0 +1,69 @@
+"""The cells of a MATLAB 5 file, one in memory at a time.
+
+`scipy.io.loadmat` makes a cell array whole. Its reader underneath makes one element after the
+other; here it is told to hand each of them over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from dpmedbench.errors import UserError
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The variables of the file with their shapes; UserError where it cannot be read."""
+    import scipy.io
+
+    try:
+        return {name: shape for name, shape, _ in scipy.io.whosmat(path, appendmat=False)}
+    except Exception as error:  # scipy raises whatever the broken bytes lead it to
+        raise _broken(path, error) from error
+
+
+def cells(path: Path, name: str) -> Iterator[np.ndarray]:
+    """Yield the elements of the cell array `name`, column after column.
+
+    UserError where the variable is missing or no cell array, or the file ends too early.
+    """
+    from scipy.io.matlab._mio5 import MatFile5Reader
+    from scipy.io.matlab._mio5_params import mxCELL_CLASS
+
+    with open(path, "rb") as handle:
+        reader, header = MatFile5Reader(handle), None
+        matrix = None
+        try:
+            reader.initialize_read()
+            reader.read_file_header()
+            while not reader.end_of_stream():
+                header, after = reader.read_var_header()
+                if header.name.decode("latin1") == name:
+                    matrix = reader._matrix_reader
+                    break
+                handle.seek(after)
+        except Exception as error:
+            raise _broken(path, error) from error
+        if matrix is None or header.mclass != mxCELL_CLASS:
+            raise UserError(
+                f"{path}: found {name} missing or no cell array, expected one; use the official "
+                "file."
+            )
+        for _ in range(math.prod(header.dims)):
+            try:
+                matrix.read_full_tag()
+                cell = matrix.array_from_header(matrix.read_header(False))
+            except Exception as error:
+                raise _broken(path, error) from error
+            yield cell
+
+
+def _broken(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(
+        f"{path}: found a file that cannot be read to its end ({reason}), expected a MATLAB 5 "
+        "file; get it again."
+    )
