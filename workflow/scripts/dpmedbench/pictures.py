@@ -1,0 +1,43 @@
+"""Encoded pictures to arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from dpmedbench.datasets.base import Unreadable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def decode(data: bytes, mode: Literal["L", "RGB"], name: str) -> np.ndarray:
+    """Decode the bytes of a JPEG or PNG file: uint8, (H, W) for L and (H, W, 3) for RGB.
+
+    Colours become grey as in ITU-R BT.601: 0.299 red + 0.587 green + 0.114 blue. `name` is what
+    the file is called in the error: Unreadable for an empty, cut or otherwise broken file, and
+    for more than 8 bits a channel, whose range nobody stated.
+    """
+    import io
+
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    if not data:
+        raise _unreadable(name, "an empty file (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as picture:
+            if picture.mode.startswith(("I", "F")):
+                raise ValueError("more than 8 bits a channel")
+            return np.asarray(picture.convert(mode))
+    except UnidentifiedImageError as error:
+        raise _unreadable(name, "neither JPEG nor PNG") from error
+    except Exception as error:  # Pillow raises whatever the broken bytes lead it to
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise _unreadable(name, f"no readable picture ({reason})") from error
+
+
+def _unreadable(name: str, what: str) -> Unreadable:
+    return Unreadable(
+        f"{name}: found {what}, expected a whole JPEG or PNG file; restore it, or set unreadable "
+        "to leave_out."
+    )
