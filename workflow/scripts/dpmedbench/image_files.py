@@ -1,0 +1,160 @@
+"""Image and mask files of many formats to arrays: PNG, TIFF, JPEG, NPY and DICOM.
+
+What becomes of a pixel depends on its own file and on constants, never on other files: a scale
+taken from the data would have to be paid for in privacy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dpmedbench.datasets.base import IGNORE, Unreadable
+from dpmedbench.errors import UserError
+
+FORMATS = "PNG, TIFF, JPEG, NPY or DICOM"
+
+
+def image(path: Path, channels: int, white: float | None = None) -> np.ndarray:
+    """Read an image: uint8 (H, W) for one channel, (H, W, 3) for three.
+
+    8 bits are taken as they are. Other numbers are scaled so that 0 is black and `white` is 255
+    (None: 65535 for whole numbers, 1 for fractions); DICOM as it asks to be shown, see `_dicom`.
+    Colours become grey as in ITU-R BT.601, 0.299 red + 0.587 green + 0.114 blue; grey becomes
+    three equal channels. UserError for values outside 0 to white, Unreadable for a broken file.
+    """
+    from PIL import Image
+
+    array = _to_bytes(path, _read(path), white)
+    mode = "L" if channels == 1 else "RGB"
+    return np.asarray(Image.fromarray(array).convert(mode))
+
+
+def mask(path: Path, classes: int, values: Sequence[int] | None = None) -> np.ndarray:
+    """Read a mask of class numbers: uint8 (H, W), IGNORE where nobody graded.
+
+    `values` says which value of the file is each class, None: 0, 1, 2, ... A value 255 that is
+    no class is IGNORE. UserError for any other value, for colours, and where 0 and 255 of two
+    classes may mean either; Unreadable for a broken file.
+    """
+    array = _read(path, indices=True)
+    if array.ndim != 2 or array.dtype.kind not in "bui":
+        raise UserError(
+            f"{path}: found {array.dtype} of shape {array.shape}, expected one whole number a "
+            "pixel; save the mask as grey values or palette indices."
+        )
+    found = np.unique(array).tolist()
+    if values is None and classes == 2 and found[-1] == IGNORE and 1 not in found:
+        raise UserError(
+            f"{path}: found the values {' and '.join(map(str, found))}, expected 0 and 1; set "
+            "mask_values to [0, 255], or to [0, 1] where 255 means not graded."
+        )
+    meaning = {IGNORE: IGNORE} | {v: c for c, v in enumerate(values or range(classes))}
+    if unknown := [value for value in found if value not in meaning]:
+        known = ", ".join(map(str, sorted(meaning)))
+        raise UserError(
+            f"{path}: found the value {unknown[0]}, expected {known}; "
+            "correct the mask, or set classes and mask_values."
+        )
+    classes_of = np.zeros(256, np.uint8)
+    classes_of[list(meaning)] = list(meaning.values())
+    return classes_of[array.astype(np.uint8)]
+
+
+def _to_bytes(path: Path, array: np.ndarray, white: float | None) -> np.ndarray:
+    if not array.size or not (array.ndim == 2 or array.shape[2:] == (3,)):
+        raise UserError(
+            f"{path}: found an array of shape {array.shape}, expected (rows, columns) or (rows, "
+            "columns, 3); save one image a file."
+        )
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array * np.uint8(255)
+    white = white or (1.0 if array.dtype.kind == "f" else 65535.0)
+    low, high = float(array.min()), float(array.max())
+    if not 0 <= low <= high <= white:  # NaN neither
+        raise UserError(
+            f"{path}: found values from {low:g} to {high:g} of type {array.dtype}, expected 0 to "
+            f"{white:g}; set white to the largest value that there can be."
+        )
+    return np.rint(array * (255 / white)).astype(np.uint8)
+
+
+def _read(path: Path, indices: bool = False) -> np.ndarray:
+    """The array in the file; with `indices` a palette is left aside."""
+    try:
+        with open(path, "rb") as handle:
+            head = handle.read(132)
+        if not head:
+            raise ValueError("0 bytes")
+        if head.startswith(b"\x93NUMPY"):
+            return np.load(path, allow_pickle=False)
+        if head[128:] == b"DICM":
+            return _dicom(path)
+        return _picture(path, indices)
+    except UserError:
+        raise
+    except Exception as error:  # the libraries raise whatever the broken bytes lead them to
+        reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
+        raise Unreadable(
+            f"{path}: found no readable file ({reason}), expected a whole {FORMATS} file; restore "
+            "it, or set unreadable to leave_out."
+        ) from error
+
+
+def _picture(path: Path, indices: bool) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path, formats=("PNG", "TIFF", "JPEG")) as picture:
+        if getattr(picture, "n_frames", 1) > 1:
+            raise UserError(
+                f"{path}: found {picture.n_frames} pages, expected one; save one image a file."
+            )
+        plain = picture.mode in ("1", "L", "RGB") or picture.mode.startswith(("I", "F"))
+        if plain or (indices and picture.mode == "P"):
+            return np.asarray(picture)
+        return np.asarray(picture.convert("L" if picture.mode == "LA" else "RGB"))
+
+
+def _dicom(path: Path) -> np.ndarray:
+    """A DICOM file as it asks to be shown, uint8.
+
+    Stored values are rescaled (slope and intercept), and its first window, or without one the
+    whole range of the stored bits, becomes 0 to 255; MONOCHROME1 is inverted.
+    """
+    import pydicom
+    from pydicom.pixels import apply_rescale, apply_windowing
+
+    dataset = pydicom.dcmread(path)
+    kind = dataset.PhotometricInterpretation
+    slope = float(dataset.get("RescaleSlope", 1))
+    strange = [
+        what
+        for what, there in {
+            f"{dataset.get('NumberOfFrames')} frames": int(dataset.get("NumberOfFrames") or 1) > 1,
+            "a modality look-up table": "ModalityLUTSequence" in dataset,
+            "a palette": kind == "PALETTE COLOR",
+            f"the rescale slope {slope:g}": slope <= 0,
+        }.items()
+        if there
+    ]
+    if strange:
+        raise UserError(
+            f"{path}: found a DICOM file with {' and '.join(strange)}, expected one plain grey or "
+            "colour image; export it as PNG."
+        )
+    pixels = dataset.pixel_array
+    if not kind.startswith("MONOCHROME"):
+        return pixels
+    bits = int(dataset.BitsStored)
+    lowest = -(1 << (bits - 1)) if dataset.PixelRepresentation else 0
+    black, white = (
+        float(apply_rescale(np.array(value), dataset))
+        for value in (lowest, lowest + (1 << bits) - 1)
+    )
+    shown = (apply_windowing(apply_rescale(pixels, dataset), dataset) - black) / (white - black)
+    grey = np.rint(shown * 255).astype(np.uint8)
+    return 255 - grey if kind == "MONOCHROME1" else grey
