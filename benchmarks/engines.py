@@ -1,0 +1,280 @@
+"""Time and memory of a step of every engine, relative to ordinary training, in one run.
+
+    python benchmarks/engines.py [--networks unet nested_unet resnet18] [--side 224]
+        [--budget-gb 8] [--limit 300] [--out results/benchmarks/engines.parquet]
+
+U-Net and Nested U-Net with batches of 10, ResNet-18 with batches of 32. Each engine runs in a
+process of its own, the rounds interleaved, so that what disturbs the machine disturbs all. A step
+is forward, backward, clipping, noise and update. Memory is what a step takes beyond what the
+process held before its first one. The largest batch within the budget is read off a straight line
+through two batch sizes. Linux only (/proc).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARY = ROOT / "workflow" / "scripts"
+sys.path[:0] = [str(LIBRARY)]
+
+BATCH = {"unet": 10, "nested_unet": 10, "resnet18": 32}
+CASES = [  # (engine, mode, clipping, clipping_style)
+    ("none", "autograd", "none", "none"),
+    ("bookkeeping", "mix_opt", "abadi", "flat"),
+    ("bookkeeping", "mix_opt", "automatic", "flat"),
+    ("bookkeeping", "mix_opt", "automatic", "per_layer"),
+    ("bookkeeping", "mix_flops", "abadi", "flat"),
+    ("bookkeeping", "mix_ghost", "abadi", "flat"),
+    ("bookkeeping", "fast_gradient_clip", "abadi", "flat"),
+    ("bookkeeping", "base", "abadi", "flat"),
+    ("bookkeeping", "ghost_clip", "abadi", "flat"),
+    ("opacus", "hooks", "abadi", "flat"),
+    ("opacus", "hooks", "automatic", "flat"),
+    ("opacus", "hooks", "abadi", "per_layer"),
+    ("opacus", "functorch", "abadi", "flat"),
+    ("opacus", "ew", "abadi", "flat"),
+    ("opacus", "ghost", "abadi", "flat"),
+    ("fastdp", "mix_opt", "automatic", "flat"),
+    ("fastdp", "mix_ghost", "automatic", "flat"),
+    ("fastdp", "ghost", "automatic", "flat"),
+]
+QUIET = {  # a waiting thread does not spin, and the allocator gives back what is freed
+    "OMP_WAIT_POLICY": "passive",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+    "MALLOC_MMAP_MAX_": "0",
+}
+
+
+class Memory:
+    """Peak bytes since the last `reset`: of the process, or of the tensors on the GPU."""
+
+    def __init__(self, device):
+        self.cuda = device.type == "cuda"
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over."""
+        if self.cuda:
+            import torch
+
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")
+            self.before = self._status("VmRSS")
+
+    def taken(self) -> int:
+        """Peak since, beyond what was held then."""
+        if self.cuda:
+            import torch
+
+            return torch.cuda.max_memory_allocated() - self.before
+        return self._status("VmHWM") - self.before
+
+    @staticmethod
+    def _status(key: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])
+
+
+def trainer(network: str, case: tuple, batch: int, device):
+    """A step on random images: a function of the batch size."""
+    import torch
+
+    from dpmedbench import mechanisms, models
+    from dpmedbench.config import Mechanism
+    from dpmedbench.losses import segmentation_loss
+    from dpmedbench.mechanisms.none import OrdinaryTraining
+    from dpmedbench.mechanisms.private import build
+    from dpmedbench.privacy.contract import ContractMonitor
+    from dpmedbench.privacy.plan import PrivacyPlan, thresholds
+    from dpmedbench.privacy.randomness import Seeded
+
+    engine, mode, clipping, style = case
+    torch.manual_seed(0)
+    segments = models.task(network) == "segmentation"
+    channels, classes = (1, 9) if segments else (3, 2)
+    model = models.build(network, channels, classes).to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    if engine == "none":
+        training = OrdinaryTraining(model, optimizer)
+    else:
+        tensors = sum(p.requires_grad for p in model.parameters())
+        plan = PrivacyPlan(
+            unit="image",
+            sampling="fixed_size",
+            neighbouring="replace_one",
+            num_records=100 * batch,
+            batch_size=batch,
+            epochs=1000,
+            noise_multiplier=1.0,
+            thresholds=thresholds(1.0, style, "scaled", tensors),
+            delta=1e-5,
+            accountant="rdp",
+        )
+        monitor = ContractMonitor(plan, model, plan.num_records, every=10**9)
+        mechanism = Mechanism(
+            engine=engine, mode=mode, clipping=clipping, clipping_style=style
+        ).model_dump()
+        training = build(mechanism, model, optimizer, plan, monitor, Seeded(0, device), None)
+        monitor._batch = batch
+    loss = segmentation_loss if segments else torch.nn.CrossEntropyLoss(reduction="none")
+
+    def step(size: int, side: int) -> None:
+        images = torch.rand(size, channels, side, side, device=device)
+        shape = (size, side, side) if segments else (size,)
+        training.backward(
+            loss(training.model(images), torch.zeros(shape, device=device).long()), last=True
+        )
+        training.step()
+
+    return step, mechanisms.missing(engine)
+
+
+def measure(network: str, case: tuple, side: int, device: str, steps: int) -> dict:
+    """Seconds of each step at full batch, and bytes of a step at two batch sizes."""
+    import torch
+
+    from dpmedbench.errors import UserError
+
+    device = torch.device(device)
+    full = BATCH[network]
+    small = max(1, full // 4)
+    try:
+        step, _ = trainer(network, case, full, device)
+        memory = Memory(device)
+        step(small, side)
+        taken_small = memory.taken()
+        step(full, side)  # warm-up: first allocation at this size
+        seconds = []
+        for _ in range(steps):
+            started = time.perf_counter()
+            step(full, side)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - started)
+        taken = memory.taken()
+    except (UserError, RuntimeError) as error:  # RuntimeError: out of memory
+        return {"reason": str(error).splitlines()[0]}
+    return {"seconds": seconds, "bytes": taken, "bytes_small": taken_small, "small": small}
+
+
+def run(network: str, case: tuple, arguments) -> dict:
+    """One case in a process of its own."""
+    from dpmedbench import mechanisms
+
+    if why := mechanisms.missing(case[0]):
+        return {"reason": why}
+    command = [sys.executable, __file__, "--one", json.dumps([network, case])]
+    command += ["--side", str(arguments.side), "--device", arguments.device]
+    command += ["--steps", str(arguments.steps)]
+    try:
+        done = subprocess.run(
+            command,
+            env=os.environ | QUIET,
+            capture_output=True,
+            timeout=arguments.limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"reason": f"not done in {arguments.limit:g} s"}
+    if done.returncode:
+        last = done.stderr.decode().strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        return {"reason": "out of memory" if done.returncode == -9 else last[0]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def rows(network: str, found: dict[tuple, list[dict]], arguments) -> list[dict]:
+    """A row for each case: medians over all rounds, relative to ordinary training."""
+    from statistics import median
+
+    plain = found[CASES[0]]
+    base_seconds = median(s for one in plain for s in one["seconds"])
+    base_bytes = median(one["bytes"] for one in plain)
+    table = []
+    for case, rounds in found.items():
+        row = dict(zip(("engine", "mode", "clipping", "clipping_style"), case, strict=True))
+        row |= {"network": network, "side": arguments.side, "batch": BATCH[network]}
+        row |= {"device": arguments.device, "reason": rounds[0].get("reason", "")}
+        if not row["reason"]:
+            seconds = median(s for one in rounds for s in one.get("seconds", []))
+            size = median(one["bytes"] for one in rounds if "bytes" in one)
+            small = median(one["bytes_small"] for one in rounds if "bytes_small" in one)
+            slope = (size - small) / (BATCH[network] - rounds[0]["small"])
+            budget = arguments.budget_gb * 1e9
+            row |= {"seconds": seconds, "bytes": size}
+            row |= {"time_ratio": seconds / base_seconds, "memory_ratio": size / base_bytes}
+            if slope > 0:
+                row["largest_batch"] = int(BATCH[network] + (budget - size) / slope)
+        table.append(row)
+    return table
+
+
+def show(table: list[dict]) -> None:
+    """Print the rows of one network."""
+    first = table[0]
+    print(f"\n{first['network']}, {first['side']} px, batch {first['batch']}, {first['device']}")
+    print(f"{'engine':<42}{'s/step':>8}{'time':>7}{'MB':>8}{'memory':>8}{'largest':>9}")
+    for row in table:
+        name = " ".join(row[key] for key in ("engine", "mode", "clipping", "clipping_style"))
+        if row["reason"]:
+            print(f"{name:<42}  {row['reason']}")
+            continue
+        print(
+            f"{name:<42}{row['seconds']:>8.2f}{row['time_ratio']:>7.2f}{row['bytes'] / 1e6:>8.0f}"
+            f"{row['memory_ratio']:>8.2f}{row.get('largest_batch', '-'):>9}",
+            flush=True,
+        )
+
+
+def main() -> int:
+    """Measure, print and write the table; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", choices=BATCH, default=list(BATCH))
+    parser.add_argument("--engines", nargs="+", help="only these, beside none")
+    parser.add_argument("--side", type=int, default=224, help="rows and columns of an image")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of a round")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=300, help="seconds of one case")
+    parser.add_argument("--budget-gb", type=float, default=8, help="for the largest batch")
+    parser.add_argument("--device", default="", help="cpu or cuda; CUDA where there is one")
+    parser.add_argument("--out", default="results/benchmarks/engines.parquet")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        network, case = json.loads(arguments.one)
+        print(json.dumps(measure(network, case, arguments.side, arguments.device, arguments.steps)))
+        return 0
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import torch
+
+    arguments.device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = {"none", *(arguments.engines or [case[0] for case in CASES])}
+    table = []
+    for network in arguments.networks:
+        found: dict[tuple, list[dict]] = {case: [] for case in CASES if case[0] in wanted}
+        for _ in range(arguments.rounds):
+            for case, rounds in found.items():
+                if not rounds or "reason" not in rounds[-1]:
+                    rounds.append(run(network, case, arguments))
+        table += (part := rows(network, found, arguments))
+        show(part)
+    Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(table), arguments.out)
+    print(f"\nwritten to {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
