@@ -1,7 +1,8 @@
 """Time and memory of a step of every engine, relative to ordinary training, in one run.
 
     python benchmarks/engines.py [--networks unet nested_unet resnet18] [--side 224]
-        [--budget-gb 8] [--limit 300] [--out results/benchmarks/engines.parquet]
+        [--only 'mix_opt abadi' hooks] [--budget-gb 8] [--limit 300]
+        [--out results/benchmarks/engines.parquet]
 
 U-Net and Nested U-Net with batches of 10, ResNet-18 with batches of 32. Each engine runs in a
 process of its own, the rounds interleaved, so that what disturbs the machine disturbs all. A step
@@ -240,7 +241,7 @@ def main() -> int:
     """Measure, print and write the table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", choices=BATCH, default=list(BATCH))
-    parser.add_argument("--engines", nargs="+", help="only these, beside none")
+    parser.add_argument("--only", nargs="+", help="parts of names, e.g. 'mix_opt abadi' hooks")
     parser.add_argument("--side", type=int, default=224, help="rows and columns of an image")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a round")
     parser.add_argument("--rounds", type=int, default=2)
@@ -260,10 +261,14 @@ def main() -> int:
     import torch
 
     arguments.device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    wanted = {"none", *(arguments.engines or [case[0] for case in CASES])}
+    wanted = [
+        case
+        for case in CASES
+        if case[0] == "none" or any(part in " ".join(case) for part in arguments.only or [""])
+    ]
     table = []
     for network in arguments.networks:
-        found: dict[tuple, list[dict]] = {case: [] for case in CASES if case[0] in wanted}
+        found: dict[tuple, list[dict]] = {case: [] for case in wanted}
         for _ in range(arguments.rounds):
             for case, rounds in found.items():
                 if not rounds or "reason" not in rounds[-1]:
