@@ -355,7 +355,7 @@ import sys
 from pathlib import Path
 import test_training as here
 from dpmedbench import outcome
-cell = here.trained(Path(sys.argv[1]), here.PRIVATE, epochs=12)
+cell = here.trained(Path(sys.argv[1]), here.PRIVATE, epochs=30)
 import torch
 torch.save([cell.weights(), outcome.privacy(cell)], sys.argv[2])
 """

@@ -49,13 +49,14 @@ def _between_marks(path: Path, text: str) -> str:
 
 
 def commented(study: Study) -> str:
-    """The study as YAML, every key under its sentence."""
+    """The study as YAML: every key once, under its sentence, and again where it is no default."""
     return "\n".join(
         [
             "# yaml-language-server: $schema=../workflow/schemas/config.schema.json",
             "# The default study: phantoms, small enough for a laptop, every stage shown.",
-            "# Every key is explained in config/README.md. Lines with # are made from the models",
-            "# in workflow/scripts/dpmedbench/config: `make config` renews them.",
+            "# Every key is explained where it first stands, and in config/README.md; after that, what",
+            "# is left out has its default. Lines with # are made from the models in",
+            "# workflow/scripts/dpmedbench/config: `make config` renews them.",
             *_section(study, 0, frozenset()),
             "",
         ]
@@ -67,6 +68,8 @@ def _section(section: BaseModel, depth: int, told: frozenset) -> Iterator[str]:
     indent = "  " * depth
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
+        if (type(section), name) in told and _is_default(field, value):
+            continue
         if depth == 0:
             yield ""
         if (type(section), name) not in told:
@@ -91,6 +94,10 @@ def _section(section: BaseModel, depth: int, told: frozenset) -> Iterator[str]:
                 told_here = told_here | _keys(type(entry))
         else:
             yield f"{indent}{name}: {_scalar(value)}"
+
+
+def _is_default(field: FieldInfo, value: object) -> bool:
+    return not field.is_required() and value == field.default
 
 
 def _keys(section: type[BaseModel]) -> frozenset:
