@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_up_scans import CLASSES
 from studies import EVERY, OVER_EPOCHS, drawn, lines, overlaps, study, texts
@@ -80,6 +81,22 @@ def test_lines_that_coincide_are_all_seen():
     (first, dashes), (second, others) = patterns.values()
     assert list(dashes) == list(others) == [4, 4]
     assert abs(first - second) == 4
+
+
+def test_a_line_that_would_be_hidden_is_seen_around_a_thinner_one():
+    inputs = study("two_datasets").inputs()
+    frame = inputs["history"]
+    one, other = sorted(set(frame["mechanism"]))
+    private = frame[frame["mechanism"] == one]
+    frame = pd.concat([frame, private.assign(mechanism="twin")])
+    axes = figures.draw("training_loss", **(inputs | {"history": frame})).axes[0]
+    widths = {label: line.get_linewidth() for label, line in lines(axes).items()}
+    for label, width in widths.items():
+        mechanism, _, privacy = label.partition("/")
+        if mechanism == "twin":
+            assert width < 0.5 * widths[f"{one}/{privacy}"]
+        elif mechanism == other:
+            assert width == max(widths.values())
 
 
 def test_bars_are_means_over_epochs():

@@ -54,8 +54,8 @@ def commented(study: Study) -> str:
         [
             "# yaml-language-server: $schema=../workflow/schemas/config.schema.json",
             "# The default study: phantoms, small enough for a laptop, every stage shown.",
-            "# Every key is explained where it first stands, and in config/README.md; after that, what",
-            "# is left out has its default. Lines with # are made from the models in",
+            "# Each key is explained where it first stands and in config/README.md; after that",
+            "# what is left out has its default. Lines with # are made from the models in",
             "# workflow/scripts/dpmedbench/config: `make config` renews them.",
             *_section(study, 0, frozenset()),
             "",

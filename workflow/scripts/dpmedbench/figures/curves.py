@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 FEW_EPOCHS = 12
 MANY = 8  # lines from which on bands are fainter
 SPREAD = "line: mean, band: minimum to maximum"
+SAME = 0.02  # of the height of the panel: lines that are closer hide each other
 
 
 def curves(
@@ -83,6 +85,8 @@ def _lines(
     colours = style.colours(part)
     settings = part[["mechanism", "privacy"]].drop_duplicates()
     faint = 0.16 if len(settings) <= MANY else 0.07
+    means = part.pivot_table(index="epoch", columns=["mechanism", "privacy"], values=column)
+    drawn: list[tuple[str, str]] = []
     for index, (mechanism, colour) in enumerate(colours.items()):
         of_mechanism = part[part["mechanism"] == mechanism]
         for privacy in [*wording.noises(of_mechanism["privacy"]), "none"]:
@@ -97,11 +101,13 @@ def _lines(
                 axes.fill_between(
                     spread.index, spread["min"], spread["max"], color=tint, alpha=faint, linewidth=0
                 )
+            drawn.append((mechanism, privacy))
             axes.plot(
                 spread.index,
                 spread["mean"],
                 color=tint,
                 linestyle=line,
+                linewidth=None if shared else _width(means, drawn),
                 marker="o" if len(spread) <= FEW_EPOCHS else "",
                 label=f"{mechanism}/{privacy}",
                 zorder=3 if privacy == "none" else 2.5,
@@ -111,6 +117,14 @@ def _lines(
     if last == 1:
         axes.set_xlim(0.5, 1.5)
         axes.set_xticks([1])
+
+
+def _width(means: pd.DataFrame, drawn: Sequence[tuple[str, str]]) -> float | None:
+    """The width of the last line drawn: thin on top of one that it would hide, else as usual."""
+    *below, this = drawn
+    height = SAME * float(means.max().max() - means.min().min())
+    hidden = sum(bool((means[this] - means[other]).abs().max() <= height) for other in below)
+    return mpl.rcParams["lines.linewidth"] * 0.4**hidden if hidden else None
 
 
 def _interleaved(index: int, count: int) -> object:
