@@ -16,7 +16,7 @@ import test_training
 import torch
 from scipy.stats import laplace as exact
 from studies import overlaps
-from test_config import changed
+from test_config import DEFAULT, changed
 from test_store import COLOUR, SPEC
 
 from dpmedbench import cells, config, figures, outcome, perturbation, prediction, splits, store
@@ -315,6 +315,7 @@ def test_cells_that_agree_in_their_noise_share_their_images():
         ("mechanisms.noisy", {"engine": "local"}),
         ("mechanisms.noisy_slow", {"engine": "local", "learning_rate": 1e-4}),
         ("mechanisms.scalar", {"engine": "local", "mode": "scalar_per_image"}),
+        ("grids", DEFAULT["grids"][:1]),
         ("grids.0.mechanisms", ["non_private", "noisy", "noisy_slow", "scalar"]),
         ("grids.0.beta", [1, 2]),
         ("grids.0.seeds", [0, 1]),
