@@ -26,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml
 install: $(STAMP) ## Create the environment in .venv from the pinned requirements
 
 .PHONY: demo
-demo: install ## Run the default study on phantoms, raw data to report (about 4 minutes)
+demo: install ## Run the default study on phantoms, raw data to report (about 5 minutes)
 	$(RUN) snakemake --cores $(CORES) --resources gpu=$(GPUS)
 	@echo "Open in a browser: $$(ls results/*/report.html)"
 
