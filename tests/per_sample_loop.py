@@ -71,7 +71,7 @@ def sums_of(engine, losses, inputs, targets, split: int | None = None) -> list[T
     """The sums of an engine for one logical batch in physical ones of at most `split` records."""
     size = split or len(inputs)
     for x, y in zip(inputs.split(size), targets.split(size), strict=True):
-        engine.backward(losses(engine.model(x), y), last=False)
+        engine.backward(losses(engine.model(x), y))
     return engine.sums()
 
 

@@ -55,7 +55,7 @@ def step(training, inputs, targets, losses):
     monitor = training.monitor
     monitor.drew(training.plan.sampler(Seeded(0)), torch.arange(len(inputs)))
     before = [p.detach().clone() for p in training.engine.parameters]
-    training.backward(losses(training.model(inputs), targets), last=True)
+    training.backward(losses(training.model(inputs), targets))
     training.step()
     return [b - p.detach() for b, p in zip(before, training.engine.parameters, strict=True)]
 

@@ -70,9 +70,8 @@ def plan_for(sigma=1.0, **changes):
 
 
 def feed(engine, losses, inputs, targets, split=100):
-    parts = list(zip(inputs.split(split), targets.split(split), strict=True))
-    for number, (x, y) in enumerate(parts, start=1):
-        engine.backward(losses(engine.model(x), y), last=number == len(parts))
+    for x, y in zip(inputs.split(split), targets.split(split), strict=True):
+        engine.backward(losses(engine.model(x), y))
 
 
 def same(found, expected):
@@ -335,7 +334,7 @@ def test_a_record_without_a_gradient_leaves_the_comparison_to_the_next_batch():
     expected = clipped_sums(model, squares, inputs[1:], targets[1:], "abadi", (0.5,))
     engine = fastdp.build(model, "mix_opt", "abadi", (0.5,))
     losses = squares(model(inputs), targets) * torch.tensor([0.0, 1.0, 1.0])
-    engine.backward(losses, last=True)
+    engine.backward(losses)
     assert engine.methods() == {}
     same(engine.sums(), expected)
     feed(engine, squares, inputs, targets)
@@ -455,7 +454,7 @@ def test_interface_of_fastdp():
     assert set(private.get_privacy_spent(steps=1)) == {"eps_rdp", "alpha_rdp"}
     losses = squares(model(inputs), targets)
     assert all(len(layer.activations) == 2 for _, layer in private.named_layers)
-    engine.backward(losses, last=True)
+    engine.backward(losses)
     assert not any(hasattr(layer, "activations") for _, layer in private.named_layers)
 
 

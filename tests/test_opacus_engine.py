@@ -224,7 +224,7 @@ def test_under_autocast_the_sensitivity_holds(mode, clipping, style):
     def of(records):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             losses = segmentation_loss(engine.model(images[records].float()), targets[records])
-        engine.backward(losses, last=True)
+        engine.backward(losses)
         return engine.sums()
 
     empty = engine.sums()

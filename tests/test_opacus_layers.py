@@ -290,10 +290,10 @@ def test_an_ordinary_backward_pass_is_found_out(mode):
     assert not any(s.any() for s in engine.sums())
     losses = losses_of(engine.model(inputs), targets)
     with pytest.raises(ContractBroken, match=r"found a gradient on first\.conv_0\.conv\.weight be"):
-        engine.backward(losses, last=True)
+        engine.backward(losses)
     torch.optim.SGD(model.parameters()).zero_grad()  # what Opacus left is still there
     with pytest.raises(ContractBroken, match=r"found a gradient on first\.conv_0\.conv\.weight be"):
-        engine.backward(losses, last=True)
+        engine.backward(losses)
     assert any(s.any() for s in found)
 
 

@@ -65,7 +65,7 @@ def go(private, batch=8, scale=1.0):
     before = [p.detach().clone() for p in private.engine.parameters]
     if batch:
         x = torch.randn(batch, 30, dtype=torch.float64)
-        private.backward(scale * private.model(x).square().sum(1), last=True)
+        private.backward(scale * private.model(x).square().sum(1))
     private.step()
     return [b - p.detach() for b, p in zip(before, private.engine.parameters, strict=True)]
 
@@ -231,7 +231,7 @@ def test_divided_by_the_nominal_size_not_by_opacus_truncation():
     x = torch.randn(1, 30, dtype=torch.float64)
     private.monitor.drew(private.plan.sampler(Seeded(0)), torch.arange(1))
     before = private.model[2].bias.detach().clone()
-    private.backward(1000 * private.model(x)[:, 0], last=True)
+    private.backward(1000 * private.model(x)[:, 0])
     private.step()
     moved = before - private.model[2].bias.detach()
     norms, _ = private.gradient_norms()

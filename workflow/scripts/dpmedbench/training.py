@@ -195,13 +195,13 @@ class Cell:
         indices = indices.to(self.device)
         parts = indices.split(self.options["physical_batch_size"]) if len(indices) else ()
         losses = []
-        for number, part in enumerate(parts, start=1):
+        for part in parts:
             with self._autocast():
                 logits = self.engine.model(to_input(self.images[part], self.device))
                 loss = self.task.loss(logits, self.targets[part])
                 if self.seen:
                     self.seen.update(logits, self.targets[part])
-            self.engine.backward(loss, last=number == len(parts))
+            self.engine.backward(loss)
             losses.append(loss.detach())
         self.engine.step()
         self.scheduler.step()

@@ -47,9 +47,9 @@ class BookKeeper:
     ):
         if mode not in MODES:
             raise UserError(f"mode: found {mode!r}, expected one of {', '.join(MODES)}")
-        names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
         self.model, self.mode, self.clipping = model, mode, clipping
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._names, self.parameters = list(trainable), list(trainable.values())
         self.thresholds = tuple(thresholds)
         self.flat = len(self.thresholds) == 1
         if not self.flat and len(self.thresholds) != len(self.parameters):
@@ -60,7 +60,6 @@ class BookKeeper:
         if mode in TWO_PASSES and not self.flat:
             raise UserError(f"mode {mode}: found per-layer clipping, expected flat; use mix_opt")
         self.masks: list[torch.Tensor] | None = None
-        self._names = [names[id(p)] for p in self.parameters]
         self._index = {id(p): number for number, p in enumerate(self.parameters)}
         self._layers = layers_of(model)
         self._batch_norms = [
@@ -80,12 +79,11 @@ class BookKeeper:
             layer.module.__dict__.pop("forward", None)
         return self.model
 
-    def backward(self, losses: torch.Tensor, last: bool = True) -> None:
+    def backward(self, losses: torch.Tensor) -> None:
         """Clip the gradients of a physical batch and add them up.
 
         Args:
             losses: (B,), one loss for each sample, of a forward pass with gradients.
-            last: whether it is the last physical batch of the logical one; of no consequence here.
 
         Raises:
             UserError: for losses that are not one a sample, BatchNorm in training mode, a layer

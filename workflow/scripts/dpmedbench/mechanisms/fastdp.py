@@ -138,7 +138,7 @@ class FastDPEngine:
     def masks(self) -> None:
         """None: fastDP has no per-sample gradients to mask."""
 
-    def backward(self, losses: torch.Tensor, last: bool) -> None:
+    def backward(self, losses: torch.Tensor) -> None:
         """Add the clipped gradients of one physical batch; losses: (B,), B >= 1.
 
         Raises:

@@ -25,7 +25,7 @@ class OrdinaryTraining:
         self.optimizer = optimizer
         self._records = 0
 
-    def backward(self, losses: torch.Tensor, last: bool) -> None:
+    def backward(self, losses: torch.Tensor) -> None:
         """Add the gradients of one physical batch; losses: (B,)."""
         losses.sum().backward()
         self._records += len(losses)

@@ -99,10 +99,10 @@ class PrivateTraining:
         self._clipped: list[torch.Tensor] = []
         self._prepared = 0
 
-    def backward(self, losses: torch.Tensor, last: bool) -> None:
+    def backward(self, losses: torch.Tensor) -> None:
         """Clip and add the gradients of one physical batch; losses: (B,), B >= 1."""
         self._prepare()
-        self.engine.backward(losses, last)
+        self.engine.backward(losses)
 
     def step(self) -> None:
         """Add noise once and update the weights; an empty batch updates by noise alone."""

@@ -59,7 +59,7 @@ class Engine(ABC):
         self._thresholds = tuple(thresholds)
         self._limit(self._thresholds)
 
-    def backward(self, losses: Tensor, last: bool) -> None:
+    def backward(self, losses: Tensor) -> None:
         """Add the clipped gradients of one physical batch; losses: (B,), B >= 1."""
         for name, parameter in zip(self._names, self.parameters, strict=True):
             if parameter.grad is not None or getattr(parameter, self.slot, None) is not None:
