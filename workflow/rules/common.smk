@@ -27,12 +27,11 @@ for name, dataset in STUDY.datasets.items():
 CELLS = {cell.folder: cell for cell in cells.cells(STUDY)}
 LEFT_OUT = cells.left_out(STUDY)
 if not CELLS:
-    raise WorkflowError(f"config: no cell can be trained: {'; '.join(set(LEFT_OUT.values()))}")
+    raise WorkflowError(f"config: no cell can be trained: {'; '.join(LEFT_OUT)}")
 config["left_out"] = LEFT_OUT  # for the report
 if workflow.is_main_process:
-    for reason in sorted(set(LEFT_OUT.values())):
-        number = list(LEFT_OUT.values()).count(reason)
-        logger.warning(f"left out, {number} cell{'s' * (number > 1)}: {reason}")
+    for reason, folders in LEFT_OUT.items():
+        logger.warning(f"left out, {len(folders)} cell{'s' * (len(folders) > 1)}: {reason}")
 DATASETS = list(dict.fromkeys(cell.dataset for cell in CELLS.values()))
 FIGURES = figures.catalog()
 RESULTS = f"results/{STUDY.study}"

@@ -38,10 +38,13 @@ def cells(study: Study) -> list[Cell]:
     return [cell for cell in _all(study) if why_not(study, cell) is None]
 
 
-def left_out(study: Study) -> dict[str, str]:
-    """The folder of every cell that is not trained, and the reason."""
-    found = {cell.folder: why_not(study, cell) for cell in _all(study)}
-    return {folder: why for folder, why in found.items() if why}
+def left_out(study: Study) -> dict[str, list[str]]:
+    """The reasons for which cells are not trained, each with their folders."""
+    found: dict[str, list[str]] = {}
+    for cell in _all(study):
+        if why := why_not(study, cell):
+            found.setdefault(why, []).append(cell.folder)
+    return found
 
 
 def why_not(study: Study, cell: Cell) -> str | None:
