@@ -22,7 +22,7 @@ def changed(*changes):
         here = values
         for key in parents:
             here = here[key]
-        here[last] = value
+        here[last] = copy.deepcopy(value)
     return values
 
 
@@ -71,7 +71,7 @@ def changed(*changes):
             [("mechanisms.non_private.clipping", "abadi")],
             r"engine none in mode autograd cannot do clipping abadi \+ .*allowed are none \+ none",
         ),
-        ([("mechanisms.opacus_flat.engine", "tf")], r"engine is 'tf', allowed are \['book"),
+        ([("mechanisms.opacus_flat.engine", "tf")], r"engine is 'tf', allowed are \('book"),
         (
             [("datasets.phantom_duke.loader", "dukes")],
             r"loader is 'dukes', allowed are \(.*'duke',",

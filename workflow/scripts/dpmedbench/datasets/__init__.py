@@ -17,6 +17,7 @@ classes or channels depend on the data has also
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from types import ModuleType
@@ -37,6 +38,7 @@ def load(name: str) -> ModuleType:
     return modules[name]
 
 
+@functools.cache
 def _modules() -> dict[str, ModuleType]:
     found = [
         importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)

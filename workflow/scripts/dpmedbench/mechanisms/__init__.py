@@ -13,7 +13,7 @@ and the step are `private.PrivateTraining`, the same for all. An engine has
                         between steps
     masks               None, or a bool tensor for each parameter: per-sample gradients are
                         masked before they are clipped
-    backward(losses, last)  add the clipped gradients of a physical batch; losses (B,), B >= 1
+    backward(losses)    add the clipped gradients of a physical batch; losses (B,), B >= 1
     sums()              the clipped sums since the last call, one a parameter
     norms()             per-sample gradient norms since the last call, (n, 1) or (n, L), or None
     methods()           layer -> how the norm of its gradient is got
@@ -23,6 +23,7 @@ and, where it accounts by itself, own_epsilon(steps), which is shown beside that
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import pkgutil
@@ -68,10 +69,11 @@ class Capabilities:
     local: bool = False
 
 
-def names() -> list[str]:
+@functools.cache
+def names() -> tuple[str, ...]:
     """Engines by name."""
     modules = [module.name for module in pkgutil.iter_modules(__path__)]
-    return sorted(name for name in modules if hasattr(load(name), "CAPABILITIES"))
+    return tuple(sorted(name for name in modules if hasattr(load(name), "CAPABILITIES")))
 
 
 def load(engine: str) -> ModuleType:
