@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from dpmedbench.bookkeeping.engine import BookKeeper
 from dpmedbench.errors import UserError
+from dpmedbench.optimization import stream_seed
 from dpmedbench.privacy import accounting
 from dpmedbench.privacy.plan import thresholds
 from dpmedbench.privacy.randomness import Randomness, Secure, Seeded
@@ -87,14 +88,9 @@ class PrivacyEngine:
         Raises:
             UserError: for what cannot be made private, naming it.
         """
-        size, records = data_loader.batch_size, len(data_loader.dataset)
-        if self.steps or not math.isnan(self.noise_multiplier):
+        if not math.isnan(self.noise_multiplier):
             raise UserError("PrivacyEngine: found one already in use; make one for each run")
-        if size is None or not 1 <= size <= records:
-            raise UserError(
-                f"data_loader: found batch_size {size} for {records} records, expected 1 to "
-                f"{records}"
-            )
+        size, records = _sizes(data_loader)
         private_criterion = PrivateCriterion(criterion, loss_reduction)
         book = BookKeeper(
             module,
@@ -106,9 +102,10 @@ class PrivacyEngine:
         private_criterion.book = book
         self.noise_multiplier, self.sample_rate = noise_multiplier, size / records
         seed = secrets.randbits(63) if seed is None else seed
-        device = book.parameters[0].device
-        noise = Secure() if self.secure_rng else Seeded(seed, device)
-        draws = Secure() if self.secure_rng else Seeded(seed ^ 1, "cpu")
+        noise, draws = (
+            Secure() if self.secure_rng else Seeded(stream_seed(seed, purpose), device)
+            for purpose, device in (("noise", book.parameters[0].device), ("sampling", "cpu"))
+        )
         divisor = size if loss_reduction == "mean" else 1
 
         def release(*_) -> None:
@@ -126,14 +123,14 @@ class PrivacyEngine:
         self, *, target_epsilon: float, target_delta: float, epochs: int, data_loader, **arguments
     ) -> tuple[nn.Module, torch.optim.Optimizer, PrivateCriterion, DataLoader]:
         """As `make_private`, with the noise that spends `target_epsilon` in `epochs` epochs."""
-        size, records = data_loader.batch_size, len(data_loader.dataset)
-        sigma = accounting.calibrate(
-            target_epsilon,
-            self.accountant,
-            ((1.0, epochs * math.ceil(records / size)),),
-            size / records,
-            target_delta,
-        )
+        size, records = _sizes(data_loader)
+        history = ((1.0, epochs * math.ceil(records / size)),)
+        try:
+            sigma = accounting.calibrate(
+                target_epsilon, self.accountant, history, size / records, target_delta
+            )
+        except ValueError as error:
+            raise UserError(f"{error}; raise the target or lower the epochs") from None
         return self.make_private(data_loader=data_loader, noise_multiplier=sigma, **arguments)
 
     def get_epsilon(self, delta: float) -> float:
@@ -231,6 +228,16 @@ def _poisson_loader(loader: DataLoader, draws: Randomness) -> DataLoader:
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,
     )
+
+
+def _sizes(loader: DataLoader) -> tuple[int, int]:
+    """Expected batch size and number of records."""
+    size, records = loader.batch_size, len(loader.dataset)
+    if size is None or not 1 <= size <= records:
+        raise UserError(
+            f"data_loader: found batch_size {size} for {records} records, expected 1 to {records}"
+        )
+    return size, records
 
 
 def _thresholds(module, max_grad_norm, clipping) -> tuple[float, ...]:
