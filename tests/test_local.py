@@ -228,7 +228,7 @@ SCALAR_2 = {"mode": "scalar_per_image", "beta": 2.0}
 def test_a_cell_has_the_noise_that_it_is_named_after(wanted, noisy, fold, tmp_path):
     source, split_file, with_noise = fold
     data = load(source, split_file, 0, with_noise if noisy else None)
-    with pytest.raises(UserError, match=r"training images: found noise .*, expected .*; make the"):
+    with pytest.raises(UserError, match=r"training images: found .*, expected .*; delete the file"):
         Cell(settings(**wanted), data, tmp_path)
 
 

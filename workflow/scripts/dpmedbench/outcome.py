@@ -90,8 +90,12 @@ def epsilons(cell: Cell, step: int) -> dict[str, float]:
 
 
 def privacy(cell: Cell) -> dict:
-    """The plan, what it costs, and what was seen of its being kept; nulls if not private."""
+    """The plan, what it costs, and what was seen of its being kept; nulls if not private.
+
+    `noise_std` is null too where it changes from step to step.
+    """
     plan, observed = cell.plan, cell.observed
+    steady = plan and not plan.noise_factors and plan.count_noise is None
     promised = {
         "unit": plan and plan.unit,
         "sampling": plan and plan.sampling,
@@ -102,7 +106,7 @@ def privacy(cell: Cell) -> dict:
         "sample_rate": plan and plan.sample_rate,
         "steps": cell.options["epochs"] * cell.steps_per_epoch,
         "epochs": cell.options["epochs"],
-        "noise_std": plan and plan.noise_std(1),
+        "noise_std": plan.noise_std(1) if steady else None,
         "max_grad_norm": plan and cell.settings["mechanism"]["max_grad_norm"],
         "effective_max_grad_norm": plan and plan.clipping_norm,
         "sampler": type(cell.sampler).__name__,

@@ -66,8 +66,13 @@ def check_images(settings: dict, perturbation: dict | None) -> None:
     found = perturbation and {key: perturbation[key] for key in keys}
     if found != expected:
         raise UserError(
-            f"training images: found noise {found}, expected {expected}; make the images again"
+            f"training images: found {_words(found)}, expected {_words(expected)}; delete the "
+            "file of the images and run again"
         )
+
+
+def _words(noise: dict | None) -> str:
+    return f"{noise['mode']} noise of scale {noise['beta']:g}" if noise else "no noise"
 
 
 def randomness(settings: dict, purpose: str, device: torch.device | str) -> Randomness:

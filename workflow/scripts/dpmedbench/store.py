@@ -6,7 +6,7 @@ empty) UTF-8 strings. Attributes: `dataset`, `title`, `task`, `classes` (JSON li
 `ignore_index`, `digest` (SHA-256 over images, targets and ids in order), `provenance` (JSON).
 
 Images are stored as they are: gzip would take a quarter off them and three times the time that
-decoding takes. Masks, of which it leaves a fiftieth, are compressed.
+decoding takes. Masks are compressed.
 """
 
 from __future__ import annotations
