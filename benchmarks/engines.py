@@ -7,8 +7,10 @@
 U-Net and Nested U-Net with batches of 10, ResNet-18 with batches of 32. Each engine runs in a
 process of its own, the rounds interleaved, so that what disturbs the machine disturbs all. A step
 is forward, backward, clipping, noise and update. Memory is what a step takes beyond what the
-process held before its first one. The largest batch within the budget is read off a straight line
-through two batch sizes. Linux only (/proc).
+process held before it, measured in a process of its own, whose allocator gives back what is freed
+(else it tells the history of the heap). The largest batch within the budget is read off a straight
+line through two batch sizes. `rivals` are what anybody can write without an engine. Linux only
+(/proc).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "workflow" / "scripts"
 sys.path[:0] = [str(LIBRARY)]
+RIVALS = ("loop", "vmap")
 
 BATCH = {"unet": 10, "nested_unet": 10, "resnet18": 32}
 CASES = [  # (engine, mode, clipping, clipping_style)
@@ -45,12 +48,16 @@ CASES = [  # (engine, mode, clipping, clipping_style)
     ("fastdp", "mix_opt", "automatic", "flat"),
     ("fastdp", "mix_ghost", "automatic", "flat"),
     ("fastdp", "ghost", "automatic", "flat"),
+    *(("rival", name, "abadi", "flat") for name in RIVALS),
 ]
-QUIET = {  # a waiting thread does not spin, and the allocator gives back what is freed
-    "OMP_WAIT_POLICY": "passive",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-    "MALLOC_MMAP_MAX_": "0",
+ENVIRONMENT = {
+    "seconds": {  # a waiting thread does not spin, and freed memory is kept: no page faults
+        "OMP_WAIT_POLICY": "passive",
+        "MALLOC_TRIM_THRESHOLD_": "100000000000",
+        "MALLOC_TOP_PAD_": "268435456",
+        "MALLOC_MMAP_MAX_": "0",
+    },
+    "bytes": {"MALLOC_MMAP_THRESHOLD_": "65536"},  # freed memory is given back at once
 }
 
 
@@ -95,7 +102,7 @@ def trainer(network: str, case: tuple, batch: int, device):
     from dpmedbench.config import Mechanism
     from dpmedbench.losses import segmentation_loss
     from dpmedbench.mechanisms.none import OrdinaryTraining
-    from dpmedbench.mechanisms.private import build
+    from dpmedbench.mechanisms.private import PrivateTraining, build
     from dpmedbench.privacy.contract import ContractMonitor
     from dpmedbench.privacy.plan import PrivacyPlan, thresholds
     from dpmedbench.privacy.randomness import Seeded
@@ -106,6 +113,7 @@ def trainer(network: str, case: tuple, batch: int, device):
     channels, classes = (1, 9) if segments else (3, 2)
     model = models.build(network, channels, classes).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    loss = segmentation_loss if segments else torch.nn.CrossEntropyLoss(reduction="none")
     if engine == "none":
         training = OrdinaryTraining(model, optimizer)
     else:
@@ -123,66 +131,78 @@ def trainer(network: str, case: tuple, batch: int, device):
             accountant="rdp",
         )
         monitor = ContractMonitor(plan, model, plan.num_records, every=10**9)
-        mechanism = Mechanism(
-            engine=engine, mode=mode, clipping=clipping, clipping_style=style
-        ).model_dump()
-        training = build(mechanism, model, optimizer, plan, monitor, Seeded(0, device), None)
         sampler = plan.sampler(Seeded(0))
-    loss = segmentation_loss if segments else torch.nn.CrossEntropyLoss(reduction="none")
+        noise = Seeded(0, device)
+        if engine == "rival":
+            import rivals
+
+            rival = getattr(rivals, mode.title())(model, loss, plan.thresholds)
+            training = PrivateTraining(rival, optimizer, plan, monitor, noise, clipping)
+        else:
+            mechanism = Mechanism(
+                engine=engine, mode=mode, clipping=clipping, clipping_style=style
+            ).model_dump()
+            training = build(mechanism, model, optimizer, plan, monitor, noise, None)
 
     def step(size: int, side: int) -> None:
         images = torch.rand(size, channels, side, side, device=device)
         shape = (size, side, side) if segments else (size,)
+        targets = torch.zeros(shape, device=device).long()
         if engine != "none":
             training.monitor.drew(sampler, torch.arange(batch))
-        training.backward(loss(training.model(images), torch.zeros(shape, device=device).long()))
+        if engine == "rival":
+            training.backward((images, targets))
+        else:
+            training.backward(loss(training.model(images), targets))
         training.step()
 
     return step
 
 
-def measure(network: str, case: tuple, side: int, device: str, steps: int) -> dict:
-    """Seconds of each step at full batch, and bytes of a step at two batch sizes."""
+def measure(what: str, network: str, case: tuple, arguments) -> dict:
+    """Seconds of each step at full batch, or bytes of a step at two batch sizes."""
     import torch
 
     from dpmedbench.errors import UserError
 
-    device = torch.device(device)
-    full = BATCH[network]
-    small = full // 2
+    device = torch.device(arguments.device)
+    full, side = BATCH[network], arguments.side
     try:
         step = trainer(network, case, full, device)
-        memory = Memory(device)
         step(full // 4, side)  # some engines check their first batch, which takes more
-        step(small, side)
-        taken_small = memory.taken()
+        if what == "bytes":
+            found = []
+            for size in (full // 2, full):
+                memory = Memory(device)
+                step(size, side)
+                found.append(memory.taken())
+            return {"bytes_small": found[0], "bytes": found[1]}
         step(full, side)  # warm-up: first allocation at this size
         seconds = []
-        for _ in range(steps):
+        for _ in range(arguments.steps):
             started = time.perf_counter()
             step(full, side)
             if device.type == "cuda":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - started)
-        taken = memory.taken()
+        return {"seconds": seconds}
     except (UserError, RuntimeError) as error:  # RuntimeError: out of memory
         return {"reason": str(error).splitlines()[0]}
-    return {"seconds": seconds, "bytes": taken, "bytes_small": taken_small, "small": small}
 
 
-def run(network: str, case: tuple, arguments) -> dict:
-    """One case in a process of its own."""
+def run(what: str, network: str, case: tuple, arguments) -> dict:
+    """One measurement of one case in a process of its own."""
     from dpmedbench import mechanisms
 
-    if why := mechanisms.missing(case[0]):
+    if case[0] != "rival" and (why := mechanisms.missing(case[0])):
         return {"reason": why}
-    command = [sys.executable, __file__, "--one", json.dumps([network, case])]
+    command = [sys.executable, __file__, "--one", json.dumps([what, network, case])]
     command += ["--side", str(arguments.side), "--device", arguments.device]
     command += ["--steps", str(arguments.steps)]
     try:
         done = subprocess.run(
             command,
-            env=os.environ | QUIET,
+            env=os.environ | ENVIRONMENT[what],
             capture_output=True,
             timeout=arguments.limit,
             check=False,
@@ -199,24 +219,23 @@ def rows(network: str, found: dict[tuple, list[dict]], arguments) -> list[dict]:
     """A row for each case: medians over all rounds, relative to ordinary training."""
     from statistics import median
 
+    def middle(rounds: list[dict], key: str) -> float:
+        return median(value for one in rounds for value in one.get(key, []))
+
     plain = found[CASES[0]]
-    base_seconds = median(s for one in plain for s in one["seconds"])
-    base_bytes = median(one["bytes"] for one in plain)
     table = []
     for case, rounds in found.items():
         row = dict(zip(("engine", "mode", "clipping", "clipping_style"), case, strict=True))
         row |= {"network": network, "side": arguments.side, "batch": BATCH[network]}
-        row |= {"device": arguments.device, "reason": rounds[0].get("reason", "")}
-        if not row["reason"]:
-            seconds = median(s for one in rounds for s in one.get("seconds", []))
-            size = median(one["bytes"] for one in rounds if "bytes" in one)
-            small = median(one["bytes_small"] for one in rounds if "bytes_small" in one)
-            slope = (size - small) / (BATCH[network] - rounds[0]["small"])
-            budget = arguments.budget_gb * 1e9
-            row |= {"seconds": seconds, "bytes": size}
-            row |= {"time_ratio": seconds / base_seconds, "memory_ratio": size / base_bytes}
-            if slope > 0:
-                row["largest_batch"] = int(BATCH[network] + (budget - size) / slope)
+        reasons = [one["reason"] for one in rounds if "reason" in one]
+        row |= {"device": arguments.device, "reason": "".join(reasons[:1])}
+        if not reasons:
+            size, small = (rounds[-1][key] for key in ("bytes", "bytes_small"))
+            slope = (size - small) / (BATCH[network] - BATCH[network] // 2)
+            row |= {"seconds": middle(rounds, "seconds"), "bytes": size}
+            row["time_ratio"] = row["seconds"] / middle(plain, "seconds")
+            row["memory_ratio"] = size / plain[-1]["bytes"]
+            row["largest_batch"] = int(BATCH[network] + (arguments.budget_gb * 1e9 - size) / slope)
         table.append(row)
     return table
 
@@ -253,8 +272,8 @@ def main() -> int:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        network, case = json.loads(arguments.one)
-        print(json.dumps(measure(network, case, arguments.side, arguments.device, arguments.steps)))
+        what, network, case = json.loads(arguments.one)
+        print(json.dumps(measure(what, network, case, arguments)))
         return 0
 
     import pyarrow as pa
@@ -270,10 +289,10 @@ def main() -> int:
     table = []
     for network in arguments.networks:
         found: dict[tuple, list[dict]] = {case: [] for case in wanted}
-        for _ in range(arguments.rounds):
+        for what in ["seconds"] * arguments.rounds + ["bytes"]:
             for case, rounds in found.items():
                 if not rounds or "reason" not in rounds[-1]:
-                    rounds.append(run(network, case, arguments))
+                    rounds.append(run(what, network, case, arguments))
         table += (part := rows(network, found, arguments))
         show(part)
     Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
