@@ -35,6 +35,7 @@ CASES = [  # (engine, mode, clipping, clipping_style)
     ("bookkeeping", "mix_opt", "automatic", "flat"),
     ("bookkeeping", "mix_opt", "automatic", "per_layer"),
     ("bookkeeping", "mix_flops", "abadi", "flat"),
+    ("bookkeeping", "mix_time", "abadi", "flat"),
     ("bookkeeping", "mix_ghost", "abadi", "flat"),
     ("bookkeeping", "fast_gradient_clip", "abadi", "flat"),
     ("bookkeeping", "base", "abadi", "flat"),

@@ -1,5 +1,8 @@
 """The Book-Keeping engine against a loop over samples, in float64."""
 
+import inspect
+from dataclasses import astuple
+
 import pytest
 import torch
 import zoo
@@ -11,7 +14,9 @@ from torch.nn import functional
 
 from dpmedbench import mechanisms
 from dpmedbench.bookkeeping import MODES, BookKeeper
+from dpmedbench.bookkeeping.convolution import Convolution
 from dpmedbench.bookkeeping.modes import FORMED, GHOST, TWO_PASSES, method
+from dpmedbench.bookkeeping.timing import Way, fastest
 from dpmedbench.errors import UserError
 
 EXACT = 1e-9
@@ -220,7 +225,7 @@ def test_frozen_parameters_take_no_part(mode):
 
 
 @pytest.mark.parametrize("style", ["flat", "per_layer"])
-@pytest.mark.parametrize("mode", ["mix_opt", "mix_flops"])
+@pytest.mark.parametrize("mode", ["mix_opt", "mix_flops", "mix_time"])
 def test_masks_come_before_clipping(mode, style):
     model, inputs, targets, losses = zoo.case("unet", batch=3)
     random = torch.Generator().manual_seed(0)
@@ -316,6 +321,65 @@ def test_norms_and_methods_tell_what_was_done():
 )
 def test_the_choice_of_each_layer_is_the_published_one(mode, sizes, wanted):
     assert method(mode, sizes) == wanted
+
+
+WAYS = [Way(GHOST, True, "")] + [
+    Way(FORMED, keep, form) for keep in (True, False) for form in Convolution.FORMS
+]
+STRIDED = {
+    "convolution": lambda: nn.Conv2d(4, 6, 3, stride=2, dilation=2, padding=1, groups=2),
+    "transposed": lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, output_padding=1, groups=2),
+}
+
+
+@pytest.mark.parametrize("style", ["flat", "per_layer"])
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("kind", STRIDED)
+def test_every_way_that_time_may_choose_equals_the_loop(kind, way, style):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), STRIDED[kind](), nn.Flatten()).double()
+    inputs = torch.rand(5, 1, 9, 8, dtype=torch.float64)
+    targets = torch.rand(5, dtype=torch.float64)
+    thresholds = limits(model, style, 0.05)
+    wanted = clipped_sums(model, squares, inputs, targets, "abadi", thresholds)
+    book = BookKeeper(model, "mix_time", "abadi", thresholds)
+    book.restore(dict.fromkeys("02", astuple(way)))
+    assert apart(summed(book, inputs, targets, squares), wanted) < EXACT
+    assert set(book.methods().values()) == {way.method}
+    assert book.state() == dict.fromkeys("02", astuple(way))
+
+
+def test_time_decides_once_for_each_layer_and_keeps_no_gradient_larger_than_x_and_g(monkeypatch):
+    tried = []
+
+    def seconds(work, device):
+        way = inspect.getclosurevars(work).nonlocals["way"]
+        tried.append(way)
+        return way.keep  # the ways that keep no x and g are the fastest
+
+    monkeypatch.setattr("dpmedbench.bookkeeping.timing._seconds", seconds)
+    # 4 x 36 and 4 x 5,760 numbers in gradients, 4 x 272 and 4 x 586 in x and g
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(576, 10)).double()
+    book = BookKeeper(model, "mix_time")
+    for _ in range(2):
+        book.backward(model(torch.rand(4, 1, 14, 14, dtype=torch.float64)).sum(1))
+    assert book.ways["0"] == Way(FORMED, False, "grouped")
+    assert book.ways["2"] == Way(GHOST, True, "matrix")
+    assert len(tried) == 7 + 2
+    assert len({id(way) for way in book.ways.values()}) == 2
+
+
+@pytest.mark.parametrize("form", Convolution.FORMS)
+def test_trying_a_way_leaves_the_layer_as_it_was(form):
+    layer = Convolution("c", nn.Conv2d(2, 3, 3))
+    x = torch.rand(2, 2, 6, 6)
+    way = fastest(layer, x, layer.module(x).detach())
+    assert layer.form == "grouped"
+    assert way.form in Convolution.FORMS
+    layer.form = form
+    found = layer.per_sample(x, layer.module(x).detach())
+    layer.form = "grouped"
+    torch.testing.assert_close(found, layer.per_sample(x, layer.module(x).detach()))
 
 
 def test_an_empty_batch_has_zero_sums():

@@ -11,9 +11,12 @@ from dpmedbench.bookkeeping.layers import Layer, gram_product, like
 class Convolution(Layer):
     """Conv1d to Conv3d and their transposes; x (B, C, ...).
 
-    The per-sample weight gradients of a batch are one convolution of B times the groups: nothing
-    is unfolded but for ghost norms.
+    The per-sample weight gradients of a batch are one convolution of B times the groups, or B
+    convolutions, so that nothing is unfolded but for ghost norms; or a product of matrices with
+    the input unfolded. Which is faster depends on the device and on the shapes.
     """
+
+    FORMS = ("grouped", "looped", "unfolded")
 
     def __init__(self, name, module):
         super().__init__(name, module)
@@ -68,6 +71,19 @@ class Convolution(Layer):
         return gram_product(self._unfolded(a, e.shape[2:]), self._grouped(e.flatten(2)))
 
     def per_sample(self, x, g):
+        match self.form:
+            case "grouped":
+                return self._formed(x, g)
+            case "looped":
+                return torch.cat(
+                    [self._formed(*one) for one in zip(x.split(1), g.split(1), strict=True)]
+                )
+            case "unfolded":
+                a, e = (g, x) if self.transposed else (x, g)
+                a, e = self._unfolded(a, e.shape[2:]), self._grouped(e.flatten(2))
+                return (e @ a.transpose(2, 3)).reshape(len(x), *self.module.weight.shape)
+
+    def _formed(self, x, g):
         batch, shape = len(x), self.module.weight.shape
         rows, columns = (tensor.reshape(1, -1, *tensor.shape[2:]) for tensor in (x, g))
         weight = x.new_empty(1).expand(batch * shape[0], *shape[1:])

@@ -8,6 +8,7 @@ the per-sample gradients and then their clipped sum come from it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from torch import nn
 from dpmedbench.bookkeeping.kinds import layers_of
 from dpmedbench.bookkeeping.layers import Layer, wide
 from dpmedbench.bookkeeping.modes import GHOST, MODES, TWO_PASSES, method
+from dpmedbench.bookkeeping.timing import Way, fastest
 from dpmedbench.errors import UserError
 from dpmedbench.mechanisms.clipping import factors
 
@@ -60,6 +62,7 @@ class BookKeeper:
         if mode in TWO_PASSES and not self.flat:
             raise UserError(f"mode {mode}: found per-layer clipping, expected flat; use mix_opt")
         self.masks: list[torch.Tensor] | None = None
+        self.ways: dict[str, Way] = {}  # of mix_time, by the name of the layer
         self._index = {id(p): number for number, p in enumerate(self.parameters)}
         self._layers = layers_of(model)
         self._batch_norms = [
@@ -133,6 +136,14 @@ class BookKeeper:
     def methods(self) -> dict[str, str]:
         """How each layer's norm was got in the last backward pass; empty before the first."""
         return {layer.name: layer.method for layer in self._layers if layer.method}
+
+    def state(self) -> dict:
+        """What mix_time has found; with it a run goes on to the same last digit."""
+        return {name: astuple(way) for name, way in self.ways.items()}
+
+    def restore(self, state: dict) -> None:
+        """Go on from `state`."""
+        self.ways = {name: Way(*way) for name, way in state.items()}
 
     def _clip(self, losses: torch.Tensor) -> None:
         two_passes = self.mode in TWO_PASSES
@@ -210,6 +221,10 @@ class BookKeeper:
         """How to get the norm of the weight's gradient; whether x and g are kept for its sum."""
         alone = self.masks is None and self._alone(layer, layer.weight)
         sizes = layer.sizes(x, g) if alone else None
+        if sizes is not None and self.mode == "mix_time":
+            way = self.ways.get(layer.name) or fastest(layer, wide(x), wide(g))
+            self.ways[layer.name], layer.form = way, way.form
+            return way.method, way.keep and self.flat
         how = method(self.mode, sizes)
         from_both = how == GHOST or (sizes is not None and self.mode == "mix_ghost")
         return how, from_both and self.flat and self.mode not in TWO_PASSES

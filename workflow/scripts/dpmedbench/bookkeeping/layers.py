@@ -24,14 +24,16 @@ class Layer:
 
     `weight` and `bias` are its trainable parameters, None where it has none or they are frozen.
     `uses` counts the forward passes since the last backward; `method` says how the norm of the
-    weight's gradient was got.
+    weight's gradient was got, and `form`, one of FORMS, how `per_sample` computes it.
     """
+
+    FORMS = ("matrix",)
 
     def __init__(self, name: str, module: nn.Module):
         self.name, self.module = name, module
         self.weight, self.bias = (_trainable(module, key) for key in ("weight", "bias"))
         self.uses = 0
-        self.method = ""
+        self.method, self.form = "", self.FORMS[0]
 
     def check(self) -> str | None:
         """Why this layer cannot be made private, None where it can."""

@@ -18,7 +18,8 @@ and the step are `private.PrivateTraining`, the same for all. An engine has
     norms()             per-sample gradient norms since the last call, (n, 1) or (n, L), or None
     methods()           layer -> how the norm of its gradient is got
 
-and, where it accounts by itself, own_epsilon(steps), which is shown beside that of the plan.
+and, where it accounts by itself, own_epsilon(steps), which is shown beside that of the plan; where
+it keeps something from batch to batch, state() of plain values and restore(state).
 """
 
 from __future__ import annotations

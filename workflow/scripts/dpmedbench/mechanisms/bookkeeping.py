@@ -18,6 +18,7 @@ CAPABILITIES = Capabilities(
     modes={
         "mix_opt": Mode(_BOTH, sparsification=True),
         "mix_flops": Mode(_BOTH, sparsification=True),
+        "mix_time": Mode(_BOTH, sparsification=True),
         "mix_ghost": Mode(_BOTH),
         "base": Mode(_BOTH),
         "ghost_clip": Mode(_FLAT, bfloat16=False),
