@@ -1,0 +1,236 @@
+"""Where the time of an epoch goes, and ordinary training against a plain PyTorch loop.
+
+    python benchmarks/step.py [--networks unet resnet18] [--side 224] [--records 60]
+        [--out results/benchmarks/step.parquet]
+
+Trains cells on made-up images as the workflow does, one epoch to warm up and one that counts. Time
+inside a part goes to the innermost part that it is spent in. The plain loop has a DataLoader
+(without and with workers), the same network, loss and optimiser, and no validation: it is held
+against the training alone. Exit code 1 where less than 90 % of an epoch is arithmetic of the model,
+or ordinary training is slower than the plain loop by more than 5 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "workflow" / "scripts"), str(ROOT / "tests")]
+
+BATCH = {"unet": 10, "nested_unet": 10, "resnet18": 32}
+MECHANISMS = ("none", "bookkeeping", "opacus")
+ARITHMETIC = ("forward", "loss", "backward and clipping", "noise", "update", "validation")
+OTHER = ("sampling and contract", "images to floats", "checkpoint", "all else")
+LEAST_ARITHMETIC, MOST_OF_PLAIN = 0.9, 1.05
+
+
+class Clock:
+    """Seconds by part; a part inside another stops the other's clock."""
+
+    def __init__(self, cuda: bool):
+        self.cuda, self.seconds, self._open = cuda, {}, []
+
+    def wrap(self, owner: object, name: str, part: str) -> None:
+        """Let calls of `owner.name` count for `part`."""
+        function = getattr(owner, name)
+
+        @functools.wraps(function)
+        def timed(*arguments, **options):
+            self._lap()
+            self._open.append(part)
+            try:
+                return function(*arguments, **options)
+            finally:
+                self._lap()
+                self._open.pop()
+
+        setattr(owner, name, timed)
+
+    def _lap(self) -> None:
+        import torch
+
+        if self.cuda:
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self._open:
+            part = self._open[-1]
+            self.seconds[part] = self.seconds.get(part, 0.0) + now - self._since
+        self._since = now
+
+
+def cell_of(network: str, engine: str, data, state: Path, device: str):
+    """A cell of two epochs, as `cells.settings` would have it."""
+    from dpmedbench import cells, config
+    from dpmedbench.training import Cell
+
+    private = engine != "none"
+    study = config.load(
+        {
+            "study": "step",
+            "datasets": {"images": {"loader": LOADER[data.task], "source": "phantom"}},
+            "models": {"network": {"network": network}},
+            "mechanisms": {
+                "mechanism": {"engine": engine}
+                | ({"clipping": "abadi", "clipping_style": "flat"} if private else {})
+            },
+            "training": {"epochs": 2, "batch_size": BATCH[network], "device": device},
+            "grids": [
+                {"datasets": ["images"], "models": ["network"], "mechanisms": ["mechanism"]}
+                | ({"noise_multiplier": [1.0]} if private else {})
+            ],
+        }
+    )
+    (cell,) = cells.cells(study)
+    return Cell(cells.settings(study, cell), data, state)
+
+
+LOADER = {"segmentation": "duke", "classification": "chest_xray"}
+
+
+def made_up(network: str, side: int, records: int):
+    """Data of one fold: random images, a sixth of them to validate on."""
+    import numpy as np
+
+    from dpmedbench import models
+    from dpmedbench.training_data import Data
+
+    random = np.random.default_rng(0)
+    task = models.task(network)
+    classes = 9 if task == "segmentation" else 2
+
+    def part(number: int):
+        images = random.integers(0, 256, (number, side, side), dtype=np.uint8)
+        shape = (number, side, side) if task == "segmentation" else number
+        return images, random.integers(0, classes, shape, dtype=np.uint8)
+
+    scored = {"val": part(records // 6)} | (
+        {"test": part(records // 6)} if task == "classification" else {}
+    )
+    return Data(
+        train=part(records), task=task, channels=1, num_classes=classes, digest="", **scored
+    )
+
+
+def parts_of(network: str, engine: str, data, device: str) -> dict[str, float]:
+    """Seconds of the second epoch by part."""
+    from dpmedbench import checkpoint, training
+
+    with tempfile.TemporaryDirectory() as state:
+        cell = cell_of(network, engine, data, Path(state), device)
+        clock = Clock(cell.device.type == "cuda")
+        save, to_input = checkpoint.save, training.to_input
+        clock.wrap(checkpoint, "save", "checkpoint")
+        clock.wrap(training, "to_input", "images to floats")
+        clock.wrap(cell.engine.model, "forward", "forward")
+        clock.wrap(cell.task, "loss", "loss")
+        clock.wrap(cell.engine, "backward", "backward and clipping")
+        clock.wrap(cell.engine, "step", "noise" if cell.plan else "update")
+        clock.wrap(cell.optimizer, "step", "update")
+        if cell.monitor:
+            clock.wrap(cell.monitor, "drew", "sampling and contract")
+        clock.wrap(cell, "_validate", "validation")
+        clock.wrap(cell, "_epoch", "all else")
+        epoch = cell._epoch
+
+        def counted(number: int) -> dict:
+            clock.seconds.clear()
+            return epoch(number)
+
+        cell._epoch = counted
+        try:
+            cell.run()
+        finally:
+            checkpoint.save, training.to_input = save, to_input
+    return clock.seconds
+
+
+def plain_loop(network: str, data, workers: int, device: str) -> float:
+    """Seconds of the second epoch of what anybody would write."""
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from dpmedbench import models, tasks
+
+    torch.manual_seed(0)
+    task = tasks.load(data.task)(data.num_classes)
+    device = torch.device(device)
+    model = models.build(network, data.channels, data.num_classes).to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    images, targets = (torch.as_tensor(array) for array in data.train)
+    loader = DataLoader(
+        TensorDataset(images, targets),
+        batch_size=BATCH[network],
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+    )
+    for _ in range(2):
+        started = time.perf_counter()
+        for batch, truth in loader:
+            batch = batch.to(device, non_blocking=True).unsqueeze(1).float() / 255
+            loss = task.loss(model(batch), truth.to(device, non_blocking=True)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - started
+    return seconds
+
+
+def main() -> int:
+    """Measure, print and write the table; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", choices=BATCH, default=list(BATCH))
+    parser.add_argument("--side", type=int, default=224, help="rows and columns of an image")
+    parser.add_argument("--records", type=int, default=60, help="images in an epoch")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--out", default="results/benchmarks/step.parquet")
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import torch
+
+    device = arguments.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows, good = [], True
+    for network in arguments.networks:
+        data = made_up(network, arguments.side, arguments.records)
+        shared = {"network": network, "side": arguments.side, "device": device}
+        training = {}
+        for engine in MECHANISMS:
+            parts = parts_of(network, engine, data, device)
+            total = sum(parts.values())
+            share = sum(parts.get(part, 0.0) for part in ARITHMETIC) / total
+            training[engine] = total - parts["validation"] - parts.get("checkpoint", 0.0)
+            good &= share >= LEAST_ARITHMETIC
+            print(f"\n{network}, {engine}: {total:.2f} s an epoch, {share:.1%} arithmetic")
+            for part in (*ARITHMETIC, *OTHER):
+                if seconds := parts.get(part):
+                    print(f"  {part:<24}{seconds:>8.3f} s{seconds / total:>8.1%}")
+                    rows.append(shared | {"engine": engine, "part": part, "seconds": seconds})
+        for workers in (0, 2):
+            seconds = plain_loop(network, data, workers, device)
+            ratio = training["none"] / seconds
+            good &= ratio <= MOST_OF_PLAIN
+            print(f"{network}: {ratio:.2f} times a plain loop with {workers} loader workers")
+            name = f"plain loop, {workers} workers"
+            rows.append(shared | {"engine": name, "part": "training", "seconds": seconds})
+    Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), arguments.out)
+    print(f"\nwritten to {arguments.out}")
+    return int(not good)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
