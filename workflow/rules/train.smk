@@ -1,3 +1,8 @@
+def train_minutes(wildcards, input, attempt):
+    """An hour and a second a pass over a megabyte, many times what a GPU takes."""
+    return int(attempt * (60 + size_mb(input) * STUDY.training.epochs / 60))
+
+
 rule train:
     input:
         data="results/data/{dataset}.h5",
@@ -15,15 +20,20 @@ rule train:
     benchmark:
         f"logs/{STUDY.study}/train/{CELL}.benchmark.tsv"
     conda:
-        "../../envs/train.yaml"
+        lambda wildcards: (
+            "../../envs/train_fastdp.yaml"
+            if STUDY.mechanisms[wildcards.mechanism].engine == "fastdp"
+            else "../../envs/train.yaml"
+        )
     threads: 4
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=1440,
+        cells_per_gpu=STUDY.training.cells_per_gpu,  # not a param: it trains nothing again
+        mem_mb=megabytes(8000, 4),
+        runtime=train_minutes,
     params:
         settings=lambda wildcards: cells.settings(STUDY, cell_of(wildcards)),
         state=f"state/{STUDY.study}/{CELL}",
-        code=train_code,
+        code=lambda wildcards: train_code(cell_of(wildcards)),
     script:
         "../scripts/train.py"

@@ -2,22 +2,28 @@
 
 from pathlib import Path
 
-import torch
-
-from dpmedbench import outcome
+from dpmedbench import devices, locks
 from dpmedbench.job import running
-from dpmedbench.training import Cell
-from dpmedbench.training_data import load
 
-with running(snakemake):
+state, settings = Path(snakemake.params.state), snakemake.params.settings
+
+with (
+    running(snakemake),
+    locks.held([state / "lock"], f"{state}"),
+    devices.slot(settings["training"]["device"], snakemake.resources.cells_per_gpu),
+):
+    import torch  # not before: it is to see no other GPU
+
+    from dpmedbench import memory, outcome
+    from dpmedbench.training import Cell
+    from dpmedbench.training_data import load
+
     torch.set_num_threads(snakemake.threads)
-    settings = snakemake.params.settings
     data = load(
         snakemake.input.data,
         snakemake.input.splits,
         settings["identity"]["fold"],
         snakemake.input.perturbed or None,
     )
-    cell = Cell(settings, data, Path(snakemake.params.state), snakemake.params.code)
-    cell.run()
+    cell = memory.run(lambda halvings: Cell(settings, data, state, snakemake.params.code, halvings))
     outcome.write(cell, snakemake.output)

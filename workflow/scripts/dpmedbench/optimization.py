@@ -1,12 +1,10 @@
-"""Optimisers, schedules, devices and random streams, as the configuration names them."""
+"""Optimisers, schedules and random streams, as the configuration names them."""
 
 from __future__ import annotations
 
 import hashlib
 
 import torch
-
-from dpmedbench.errors import UserError
 
 
 def make_optimizer(network: torch.nn.Module, options: dict) -> torch.optim.Optimizer:
@@ -32,22 +30,6 @@ def make_scheduler(
     if options["schedule"] == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of `name`: auto, cpu or cuda.
-
-    Raises:
-        UserError: where CUDA is asked for and there is none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "training.device: found cuda, but torch sees no CUDA device; use auto or cpu, or "
-            "install a CUDA build of torch"
-        )
-    return torch.device(name)
 
 
 def stream_seed(seed: int, purpose: str) -> int:

@@ -37,5 +37,17 @@ class Training(Section):
     )
     checkpoint_every: int = Field(1, ge=1, description="Epochs between checkpoints.")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto: CUDA where there is one, else CPU."
+        "auto",
+        description=(
+            "auto: CUDA, or the CPU on a machine without a GPU; in a scheduler's job, or where "
+            "torch cannot use the GPU, that is an error. cpu: the CPU in any case."
+        ),
+    )
+    cells_per_gpu: int = Field(
+        1,
+        ge=1,
+        description=(
+            "Cells that train at once on one GPU, whose times are then not to be compared; "
+            "--resources gpu= counts cells, not GPUs."
+        ),
     )
