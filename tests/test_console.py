@@ -1,5 +1,9 @@
 """Progress lines, the log, and what a failing job says."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +19,7 @@ SCRIPTS = Path(console.__file__).parents[1]
 
 def job(tmp_path, scripts=SCRIPTS):
     log = [str(tmp_path / "logs" / "job.log")]
-    return SimpleNamespace(log=log, rule="train", scriptdir=str(scripts))
+    return SimpleNamespace(log=log, rule="train", scriptdir=str(scripts), wildcards={})
 
 
 def test_a_pipe_gets_a_line_now_and_then_and_a_last_one(capsys, monkeypatch):
@@ -63,6 +67,74 @@ def test_any_other_failure_leaves_its_trace_in_the_log(tmp_path):
     with pytest.raises(ZeroDivisionError), running(job(tmp_path)):
         raise ZeroDivisionError("of ours")
     assert "ZeroDivisionError: of ours" in (tmp_path / "logs" / "job.log").read_text()
+
+
+TOLD = """
+import os, signal, sys
+from pathlib import Path
+from test_console import job
+from dpmedbench.files import replacing
+from dpmedbench.job import running
+with running(job(Path(sys.argv[1]))), replacing(Path(sys.argv[1]) / "out") as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), int(sys.argv[2]))
+    raise AssertionError("it went on")
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [(signal.SIGTERM, "train stopped by SIGTERM"), (signal.SIGINT, "train interrupted")],
+)
+def test_a_job_that_is_told_to_end_says_so_and_cleans_up(tmp_path, number, sentence):
+    paths = os.pathsep.join([str(SCRIPTS), str(Path(__file__).parent)])
+    command = [sys.executable, "-c", TOLD, str(tmp_path), str(int(number))]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert done.returncode == 143
+    assert done.stderr == f"{sentence}; run the same command again to go on\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["logs"]
+
+
+def test_a_log_on_a_full_disk_is_done_without(capsys):
+    with console.logged("/dev/full"):
+        console.say("a line")
+        with console.Progress("cell", total=1) as progress:
+            progress.update(1)
+    assert capsys.readouterr().err.startswith("a line\n")
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, capsys):
+    """Some libraries keep the number of the system's error, some its words, some its cause."""
+    for error in (OSError(28, "No space left on device"), RuntimeError("No space left on device")):
+        with pytest.raises(UserError, match="out: found 'No space left on device' in writing it"):
+            failing(tmp_path / "out", error)
+    error = RuntimeError("unexpected pos 576")
+    with pytest.raises(RuntimeError):
+        failing(tmp_path / "out", error)
+    error.__context__ = OSError(28, "No space left on device")
+    with pytest.raises(UserError, match="No space left"):
+        failing(tmp_path / "out", error)
+    with pytest.raises(SystemExit), running(job(tmp_path)):
+        raise OSError(30, "Read-only file system", "results/a")
+    said = capsys.readouterr().err
+    assert said.startswith("error in train: [Errno 30] Read-only file system: 'results/a'; see to")
+
+
+def failing(path, error):
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+def test_what_a_killed_process_left_goes(tmp_path):
+    left, other = tmp_path / ".out[1].123.tmp", tmp_path / ".out.123.tmp"
+    left.touch(), other.touch()
+    with replacing(tmp_path / "out[1]") as temporary:
+        temporary.touch()
+    assert not left.exists()
+    assert other.exists()
 
 
 def test_an_output_is_whole_or_absent(tmp_path):

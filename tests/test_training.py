@@ -16,10 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dpmedbench import checkpoint, mechanisms, outcome, training
+from dpmedbench import checkpoint, interruption, mechanisms, memory, outcome, training
 from dpmedbench.bookkeeping import BookKeeper
 from dpmedbench.config import Mechanism, Privacy, Training
 from dpmedbench.errors import UserError
+from dpmedbench.models.unet import UNet
 from dpmedbench.privacy import accounting
 from dpmedbench.privacy.contract import ContractBroken
 from dpmedbench.privacy.randomness import Seeded
@@ -119,6 +120,7 @@ def test_ordinary_training_learns_and_records(tmp_path):
     assert last["samples"] == 8
     assert last["step"] == 60
     assert math.isnan(last["grad_norm_p50"])
+    assert math.isnan(last["effective_max_grad_norm"])
     assert all(row["epsilon"] == math.inf for row in outcome.history(cell))
 
 
@@ -152,7 +154,7 @@ def test_the_accountant_is_fed_the_noise_of_each_epoch(tmp_path):
     for epoch, row in enumerate(rows, start=1):
         wanted = accounting.epsilon("rdp", history[:epoch], 0.5, 1e-3)
         assert row["epsilon"] == pytest.approx(wanted)
-        assert row["epsilon"] >= trained(tmp_path / "plain", PRIVATE).plan.epsilon(2 * epoch)
+        assert row["epsilon"] >= accounting.epsilon("rdp", ((1.0, 2 * epoch),), 0.5, 1e-3)
 
 
 def test_an_adaptive_threshold_moves_and_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -160,6 +162,8 @@ def test_an_adaptive_threshold_moves_and_goes_on_where_it_was(tmp_path, monkeypa
     threshold = straight.engine.record()["adapted_threshold"]
     assert threshold != 1.0
     assert straight.plan.count_noise == 1.0
+    drawn = [row["effective_max_grad_norm"] for row in outcome.history(straight)]
+    assert len({1.0, threshold, *drawn}) == 5
     stop_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "killed", ADAPTIVE)
@@ -287,24 +291,191 @@ def test_another_fingerprint_starts_anew(tmp_path):
     assert fresh.history == []
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\x80\x04N."])
-def test_a_broken_checkpoint_is_no_checkpoint(tmp_path, content):
-    (tmp_path / checkpoint.FILE).write_bytes(content)
-    assert checkpoint.load(tmp_path, "any") is None
+def cut(content):
+    return content[: len(content) // 2]
 
 
-def test_two_jobs_never_train_one_cell(tmp_path):
-    with (
-        checkpoint.locked(tmp_path),
-        pytest.raises(UserError, match=f"another job \\(process {os.getpid()} on "),
-    ):
+def flipped(content):
+    """One bit of a tensor: its file in the archive is not compressed."""
+    at = content.index(torch.get_rng_state().numpy().tobytes()[-64:])
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [lambda _: b"", cut, flipped, lambda _: b"\x80\x04N.", lambda content: content[:-1]],
+    ids=["empty", "cut", "flipped", "pickle", "last byte"],
+)
+def test_a_broken_checkpoint_is_named_set_aside_and_the_cell_starts_over(tmp_path, broken, capsys):
+    straight = trained(tmp_path)
+    path = tmp_path / checkpoint.FILE
+    content = broken(path.read_bytes())
+    path.write_bytes(content)
+    again = trained(tmp_path)
+    assert f"{path}: found no whole checkpoint (" in capsys.readouterr().err
+    assert path.with_suffix(".broken").read_bytes() == content
+    assert same_weights(straight.weights(), again.weights())
+    assert checkpoint.load(tmp_path, again.fingerprint) is not None
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+def test_a_checkpoint_that_cannot_be_read_now_is_kept(tmp_path, error, monkeypatch):
+    cell = trained(tmp_path)
+
+    def load(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(type(error)):
+        checkpoint.load(tmp_path, cell.fingerprint)
+    monkeypatch.undo()
+    assert checkpoint.load(tmp_path, cell.fingerprint) is not None
+
+
+def test_what_a_killed_job_left_half_written_goes(tmp_path):
+    left = tmp_path / f".{checkpoint.FILE}.1.tmp"
+    left.write_bytes(b"half")
+    trained(tmp_path)
+    assert not left.exists()
+
+
+LOSS = r"epoch 1: the training loss is (nan|inf); lower the learning rate \(now 1e\+30\)"
+
+
+@pytest.mark.parametrize("mechanism", [None, PRIVATE, BOOKKEEPING | {"clipping": "abadi"}])
+def test_a_loss_that_is_not_finite_is_one_sentence(tmp_path, mechanism, monkeypatch):
+    """In a private cell it would break the contract first."""
+    spoilt(monkeypatch, lambda network: network.training)
+    with pytest.raises(UserError, match=LOSS + "$") as found:
+        trained(tmp_path, mechanism, learning_rate=1e30)
+    assert type(found.value) is UserError
+
+
+def test_half_precision_is_named_where_it_may_be_the_reason(tmp_path):
+    with pytest.raises(UserError, match=LOSS + " or use precision float32"):
+        trained(tmp_path, learning_rate=1e30, optimizer="sgd", precision="bfloat16")
+
+
+def test_a_validation_loss_that_is_not_finite_is_one_sentence(tmp_path, monkeypatch):
+    spoilt(monkeypatch, lambda network: not network.training)
+    with pytest.raises(UserError, match="epoch 1: the validation loss is nan; lower the learning"):
         trained(tmp_path)
-    trained(tmp_path)  # the lock is gone with its holder
+    assert not (tmp_path / checkpoint.FILE).exists()
 
 
-def test_a_loss_that_is_not_finite_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"epoch 1: the training loss is (nan|inf).*lower the le"):
-        trained(tmp_path, learning_rate=1e30, optimizer="sgd", epochs=3)
+def spoilt(monkeypatch, when):
+    """Logits that are no numbers while `when` holds."""
+    forward = UNet.forward
+    monkeypatch.setattr(
+        UNet, "forward", lambda self, x: forward(self, x) * (math.nan if when(self) else 1)
+    )
+
+
+GHOST = PRIVATE | {"mode": "ghost"}
+
+
+def small_memory(monkeypatch, images, first_step=1):
+    """No room for the backward pass of more than so many images, from a step of the job on."""
+    build, steps = training.Cell._engine, []
+
+    def engine(cell):
+        made = build(cell)
+        backward = made.backward
+
+        def tight(losses):
+            steps.append(len(losses))
+            if len(steps) >= first_step and len(losses) > images:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            backward(losses)
+
+        made.backward = tight
+        return made
+
+    monkeypatch.setattr(training.Cell, "_engine", engine)
+
+
+@pytest.mark.parametrize("mechanism", [None, PRIVATE, GHOST, BOOKKEEPING, SPARSIFIED])
+def test_out_of_memory_halves_the_physical_batch(tmp_path, mechanism, monkeypatch, capsys):
+    """Bit-equal to physical batches of that size from the start; epsilon and noise are the same."""
+    halved = trained(tmp_path / "a", mechanism, physical_batch_size=1)
+    small_memory(monkeypatch, 1)
+    found = within_memory(tmp_path / "b", mechanism)
+    assert same_weights(halved.weights(), found.weights())
+    assert outcome.privacy(halved) == outcome.privacy(found)
+    assert [row["physical_batch_size"] for row in outcome.history(found)] == [1, 1, 1]
+    assert outcome.costs(found)["physical_batch_size"] == 1
+    said = capsys.readouterr().err
+    assert "out of memory with 4 images at once (CUDA out of memory. Tried" in said
+    assert "out of memory with 2 images at once" in said
+
+
+def test_memory_that_runs_out_later_costs_the_epochs_since_the_checkpoint(tmp_path, monkeypatch):
+    small_memory(monkeypatch, 2, first_step=5)
+    found = within_memory(tmp_path / "a", BOOKKEEPING)
+    assert [row["physical_batch_size"] for row in found.history] == [4, 2, 2]
+    monkeypatch.undo()
+    stop_after(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "b", BOOKKEEPING)
+    monkeypatch.undo()
+    halved = Cell(settings(BOOKKEEPING), data(), tmp_path / "b", halvings=1)
+    halved.run()
+    assert same_weights(halved.weights(), found.weights())
+
+
+def test_the_halved_batch_is_remembered(tmp_path, monkeypatch):
+    small_memory(monkeypatch, 2)
+    stop_after(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        within_memory(tmp_path)
+    again = trained(tmp_path)
+    assert again.physical_batch_size == 2
+    assert again.history[-1]["physical_batch_size"] == 2
+
+
+def test_memory_too_small_for_one_image_is_one_sentence(tmp_path, monkeypatch):
+    small_memory(monkeypatch, 0)
+    with pytest.raises(UserError, match=r"too little for one image at a time \(CUDA out of mem"):
+        within_memory(tmp_path)
+
+
+def test_any_other_error_is_not_taken_for_a_lack_of_memory(tmp_path, monkeypatch):
+    spoilt(monkeypatch, lambda network: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        within_memory(tmp_path)
+
+
+def test_a_lack_of_memory_is_known_by_its_errors():
+    for allocate in (lambda: torch.empty(10**15), lambda: np.empty(10**16)):
+        with pytest.raises((RuntimeError, MemoryError)) as found:
+            allocate()
+        assert memory.out_of_memory(found.value)
+    assert not memory.out_of_memory(RuntimeError("shapes do not match"))
+
+
+def within_memory(folder, mechanism=None, **options):
+    return memory.run(lambda n: Cell(settings(mechanism, **options), data(), folder, "", n))
+
+
+def test_sigterm_ends_the_epoch_with_a_checkpoint(tmp_path, monkeypatch):
+    """Whatever is between two checkpoints; the run then ends as if undisturbed."""
+    straight = trained(tmp_path / "straight", PRIVATE, epochs=5, checkpoint_every=5)
+    validate = Cell._validate
+
+    def stopped(cell):
+        if len(cell.history) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return validate(cell)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Cell, "_validate", stopped)
+    with pytest.raises(interruption.Stopped, match="stopped by SIGTERM after epoch 2"):
+        trained(tmp_path / "told", PRIVATE, epochs=5, checkpoint_every=5)
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert len(torch.load(tmp_path / "told" / checkpoint.FILE)["history"]) == 2
+    again = trained(tmp_path / "told", PRIVATE, epochs=5, checkpoint_every=5)
+    assert same_weights(straight.weights(), again.weights())
 
 
 def test_a_shuffled_loader_in_the_loop_is_refused(tmp_path, monkeypatch):

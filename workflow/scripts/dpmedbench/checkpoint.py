@@ -7,19 +7,21 @@ data, splits and code.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
-import pickle
-from collections.abc import Iterator
+import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from dpmedbench.errors import UserError
+from dpmedbench.console import say
+from dpmedbench.errors import first_line
 from dpmedbench.files import replacing
+from dpmedbench.memory import out_of_memory
+
+if TYPE_CHECKING:
+    from dpmedbench.training import Cell
 
 FILE = "checkpoint.pt"
 
@@ -29,40 +31,74 @@ def fingerprint(**parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the state folder for one job; the lock ends with the process, however it ends.
-
-    Raises:
-        UserError: where another job holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.seek(0)
-            raise UserError(
-                f"{folder}: another job ({handle.read().strip() or 'unknown'}) is training this "
-                "cell; wait for it or end it, then run again"
-            ) from None
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {os.uname().nodename}")
-        handle.flush()
-        yield
-
-
 def save(folder: Path, fingerprint: str, state: dict) -> None:
     """Write the checkpoint atomically; `state` holds tensors and plain values only."""
-    with replacing(folder / FILE) as temporary:
-        torch.save({"fingerprint": fingerprint, **state}, temporary)
+    with replacing(folder / FILE) as temporary, open(temporary, "wb") as file:
+        torch.save({"fingerprint": fingerprint, **state}, file)  # a handle tells of a full disk
 
 
 def load(folder: Path, fingerprint: str) -> dict | None:
-    """The state to go on from; None where there is none, or it is of another run or broken."""
-    try:
-        # weights_only: tensors and plain values; nothing in the file is executed
-        state = torch.load(folder / FILE, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, EOFError, RuntimeError, pickle.UnpicklingError):
+    """The state to go on from; None where there is none, or it is of another run.
+
+    A file that is broken is named, and set aside under another name: the run starts anew.
+    """
+    path = folder / FILE
+    if not path.exists():
         return None
-    return state if state.get("fingerprint") == fingerprint else None
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums
+            if broken := archive.testzip():
+                raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
+        # weights_only: tensors and plain values; nothing in the file is executed
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return state if state["fingerprint"] == fingerprint else None
+    except Exception as error:
+        if isinstance(error, OSError) or out_of_memory(error):
+            raise  # of the machine, not of the file
+        aside = path.with_suffix(".broken")
+        path.replace(aside)
+        say(
+            f"{path}: found no whole checkpoint ({first_line(error)}); set aside as {aside.name}, "
+            "starting anew"
+        )
+        return None
+
+
+def state_of(cell: Cell) -> dict:
+    """All that a cell needs to go on after the epoch that it has ended."""
+    return {
+        "network": cell.network.state_dict(),
+        "average": cell.average.state_dict() if cell.average else None,
+        "optimizer": cell.optimizer.state_dict(),
+        "scheduler": cell.scheduler.state_dict(),
+        "engine": cell.engine.state(),
+        "sampler": cell.sampler.randomness.state(),
+        "monitor": cell.monitor.state() if cell.monitor else None,
+        "random": torch.get_rng_state(),
+        "history": cell.history,
+        "halvings": cell.halvings,
+        "step_seconds": cell.timer.seconds,
+        "peak_memory": cell.peak_memory,
+        "first_step_seconds": cell.first_step_seconds,
+        "best": cell.best,
+    }
+
+
+def restore(cell: Cell, state: dict) -> None:
+    """Bring a cell that was just made to `state`."""
+    cell.network.load_state_dict(state["network"])
+    if cell.average:
+        cell.average.load_state_dict(state["average"])
+    cell.optimizer.load_state_dict(state["optimizer"])
+    cell.scheduler.load_state_dict(state["scheduler"])
+    if cell.monitor:
+        cell.monitor.restore(state["monitor"])
+    cell.engine.restore(state["engine"])
+    cell.sampler.randomness.restore(state["sampler"])
+    torch.set_rng_state(state["random"])
+    cell.history = state["history"]
+    cell.halvings = max(cell.halvings, state["halvings"])
+    cell.timer.seconds = state["step_seconds"]
+    cell.peak_memory = state["peak_memory"]
+    cell.first_step_seconds = state["first_step_seconds"]
+    cell.best = state["best"]

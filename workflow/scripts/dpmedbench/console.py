@@ -20,21 +20,34 @@ _log: TextIO | None = None
 
 @contextlib.contextmanager
 def logged(path: str | Path) -> Iterator[TextIO]:
-    """Within the context every line said goes to the file `path` too; yields that file."""
+    """Within the context every line said goes to the file `path` too; yields that file.
+
+    What the disk has no room for is left out of it.
+    """
     global _log
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8") as _log:
-        try:
-            yield _log
-        finally:
-            _log = None
+    Path(path).write_bytes(b"")
+    # to append to: a job whose Snakemake was killed may still write to it
+    _log = open(path, "a", encoding="utf-8")  # noqa: SIM115
+    try:
+        yield _log
+    finally:
+        with contextlib.suppress(OSError):  # what was not flushed for lack of room
+            _log.close()
+        _log = None
 
 
 def say(line: str) -> None:
     """Print one line to standard error, and to the log, at once."""
     print(line, file=sys.stderr, flush=True)
-    if _log:
-        print(line, file=_log, flush=True)
+    _note(line)
+
+
+def _note(line: str) -> None:
+    """Add a line to the log."""
+    with contextlib.suppress(OSError):
+        if _log:
+            print(line, file=_log, flush=True)
 
 
 class Progress:
@@ -92,8 +105,7 @@ class Progress:
         elif self._due(step):
             self._last = time.monotonic()
             print(line, file=sys.stderr, flush=True)
-        if _log:
-            print(line, file=_log, flush=True)
+        _note(line)
 
     def _due(self, step: int) -> bool:
         if self.total and self.done >= self.total:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from dpmedbench.errors import UserError
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextlib.contextmanager
@@ -15,18 +21,45 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name in the folder of `path`; rename it to `path` on success.
 
     On an exception the temporary file is removed and `path` stays as it was. The file and its
-    folder are synced to disk, so that a power cut leaves the old file or the new one.
+    folder are synced to disk, so that a power cut leaves the old file or the new one. What a killed
+    process left half written goes.
+
+    Raises:
+        UserError: where the disk is full, or the folder may not be written to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            left.unlink(missing_ok=True)
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
+    except Exception as error:
+        if reason := refusal(error):
+            raise UserError(
+                f"{path}: found {reason!r} in writing it, expected room and the right to write; "
+                "see to that and run the same command again, what is finished stays"
+            ) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def refusal(error: BaseException | None) -> str | None:
+    """What the system said where it would not write (a full disk, no right), else None.
+
+    It is looked for in the texts of `error` and its causes: not every library keeps its number.
+    """
+    while error and not isinstance(error, UserError):
+        for text in map(os.strerror, REFUSALS):
+            if text in str(error):
+                return text
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def write_json(path: str | Path, value: object) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dpmedbench import cost, mechanisms, provenance
+from dpmedbench import cost, disclosure, mechanisms, provenance
 from dpmedbench.files import replacing, write_json
 from dpmedbench.privacy import local
 from dpmedbench.privacy.accounting import ACCOUNTANTS
@@ -27,7 +28,7 @@ def write(cell: Cell, outputs) -> None:
     """
     from safetensors.torch import save_file
 
-    name = identity(cell)
+    name, last = identity(cell), cell.history[-1]["step"]
     with replacing(outputs.model) as temporary:
         save_file(cell.weights(), temporary)
     with replacing(outputs.history) as temporary:
@@ -49,6 +50,8 @@ def write(cell: Cell, outputs) -> None:
             "randomness": cell.sampler.randomness.title,
             "mechanism": cell.engine.record(),
             "device": cost.device_name(cell.device),
+            "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "disclosure": disclosure.note(cell.settings, epsilons(cell, last)["epsilon"]),
             **provenance.manifest(),
         },
     )
@@ -68,10 +71,8 @@ def history(cell: Cell) -> list[dict]:
     fixed = {
         "weight_decay": options["weight_decay"],
         "batch_size": options["batch_size"],
-        "physical_batch_size": options["physical_batch_size"],
         "epochs": options["epochs"],
         "max_grad_norm": cell.settings["mechanism"]["max_grad_norm"] if plan else math.nan,
-        "effective_max_grad_norm": plan.clipping_norm if plan else math.nan,
         "sample_rate": plan.sample_rate if plan else math.nan,
         "delta": plan.delta if plan else math.nan,
         "device": cost.device_name(cell.device),
@@ -95,6 +96,7 @@ def privacy(cell: Cell) -> dict:
     `noise_std` is null too where it changes from step to step.
     """
     plan, observed = cell.plan, cell.observed
+    sparsified = cell.settings["mechanism"]["sparsification"]
     steady = plan and not plan.noise_factors and plan.count_noise is None
     promised = {
         "unit": plan and plan.unit,
@@ -111,6 +113,7 @@ def privacy(cell: Cell) -> dict:
         "effective_max_grad_norm": plan and plan.clipping_norm,
         "sampler": type(cell.sampler).__name__,
         "batch_size_expected": cell.options["batch_size"],
+        "sparsification": sparsified and sparsified["final_rate"],
     }
     spent = epsilons(cell, plan.steps if plan else 0)
     spent = {key: value if math.isfinite(value) else None for key, value in spent.items()}
@@ -142,9 +145,10 @@ def costs(cell: Cell) -> dict:
     training = sum(row["seconds"] for row in cell.history)
     return {
         "device": cost.device_name(cell.device),
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "num_parameters": sum(p.numel() for p in cell.network.parameters()),
         "batch_size": options["batch_size"],
-        "physical_batch_size": options["physical_batch_size"],
+        "physical_batch_size": cell.physical_batch_size,
         **cost.step_summary(cell.timer.seconds),
         "epoch_seconds_p50": sorted(row["seconds"] for row in cell.history)[len(cell.history) // 2],
         "images_per_second": sum(row["samples"] for row in cell.history) / training,

@@ -14,19 +14,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dpmedbench import checkpoint, cost, models, tasks
+from dpmedbench import checkpoint, cost, devices, interruption, models, tasks
 from dpmedbench.console import Progress, say
 from dpmedbench.errors import UserError
 from dpmedbench.inputs import to_input
 from dpmedbench.mechanisms.none import OrdinaryTraining
 from dpmedbench.mechanisms.private import PrivateTraining, build
-from dpmedbench.optimization import choose_device, make_optimizer, make_scheduler, stream_seed
+from dpmedbench.optimization import make_optimizer, make_scheduler, stream_seed
 from dpmedbench.planning import check_images, plan_for, randomness
-from dpmedbench.privacy.contract import ContractMonitor
+from dpmedbench.privacy.contract import ContractBroken, ContractMonitor
 from dpmedbench.privacy.sampling import ShuffledSampler
 from dpmedbench.training_data import Data
 
 VALIDATION_BATCH = 16
+PARTS = {"val": "validation", "test": "test", "test_noisy": "noisy test"}
 
 
 class Cell:
@@ -40,13 +41,15 @@ class Cell:
         data: the fold's records.
         state: folder of the checkpoint.
         code: digest of the code, part of the checkpoint's fingerprint.
+        halvings: how often physical batches are halved (see `memory`).
     """
 
-    def __init__(self, settings: dict, data: Data, state: Path, code: str = ""):
+    def __init__(self, settings: dict, data: Data, state: Path, code: str = "", halvings: int = 0):
         self.settings, self.data, self.state, self.code = settings, data, state, code
+        self.halvings = halvings
         self.options = options = settings["training"]
         self.started = time.monotonic()
-        self.device = choose_device(options["device"])
+        self.device = devices.choose(options["device"])
         self.seed = settings["identity"]["seed"]
         self.task = tasks.load(data.task)(data.num_classes, **settings["task"])
         torch.manual_seed(stream_seed(self.seed, "weights"))
@@ -94,22 +97,41 @@ class Cell:
         """Train to the last epoch and check that the privacy plan was kept.
 
         Raises:
-            UserError: where another job trains the cell, the loss is not finite, or (as
-                ContractBroken) the privacy plan was not kept.
+            UserError: where a loss is not finite, or (as ContractBroken) the privacy plan was not
+                kept.
+            Stopped: after the epoch in which SIGTERM came, with a checkpoint.
         """
         identity = self.settings["identity"]
         title = " ".join(str(identity[key]) for key in ("dataset", "model", "mechanism", "privacy"))
         epochs = self.options["epochs"]
-        with checkpoint.locked(self.state):
-            self._resume()
-            self._upload()
-            with Progress(title, epochs, len(self.history)) as progress:
-                for epoch in range(len(self.history) + 1, epochs + 1):
-                    self.history.append(self._epoch(epoch))
-                    if epoch % self.options["checkpoint_every"] == 0 or epoch == epochs:
-                        checkpoint.save(self.state, self.fingerprint, self._state())
-                    progress.update(epoch, self._summary(self.history[-1]))
-            self.observed = self.monitor.finish() if self.monitor else None
+        self._resume()
+        self._upload()
+        with (
+            interruption.when_asked() as stopping,
+            Progress(title, epochs, len(self.history)) as progress,
+        ):
+            for epoch in range(len(self.history) + 1, epochs + 1):
+                self.history.append(self._epoch(epoch))
+                stop = stopping() and epoch < epochs
+                if epoch % self.options["checkpoint_every"] == 0 or epoch == epochs or stop:
+                    checkpoint.save(self.state, self.fingerprint, checkpoint.state_of(self))
+                progress.update(epoch, self._summary(self.history[-1]))
+                if stop:
+                    raise interruption.Stopped(f"stopped by SIGTERM after epoch {epoch}")
+        self.observed = self.monitor.finish() if self.monitor else None
+
+    @property
+    def physical_batch_size(self) -> int:
+        """The most images at once on the device in training."""
+        return self._halved(self.options["physical_batch_size"])
+
+    @property
+    def can_halve(self) -> bool:
+        """Whether less than now could be at once on the device."""
+        return max(self.physical_batch_size, self._halved(VALIDATION_BATCH)) > 1
+
+    def _halved(self, size: int) -> int:
+        return max(1, size >> self.halvings)
 
     def _engine(self) -> OrdinaryTraining | PrivateTraining:
         if not self.plan:
@@ -152,21 +174,20 @@ class Cell:
             if self.monitor:
                 self.monitor.drew(self.sampler, indices)
             self.timer.start()
-            losses += self._step(indices)
+            try:
+                self._step(indices, losses)
+            except ContractBroken:
+                self._check_loss("training", losses)  # what breaks every promise
+                raise
             self.timer.stop()
             if self.first_step_seconds is None:
                 self.first_step_seconds = time.monotonic() - self.started
             samples += len(indices)
             empty += len(indices) == 0
         self.timer.end_epoch()
-        train_loss = torch.cat(losses).double().mean().item() if losses else math.nan
+        train_loss = self._check_loss("training", losses)
         self.peak_memory = cost.peak_memory(self.device)  # before validation and accounting
         trained = time.perf_counter()
-        if not math.isfinite(train_loss) and samples:
-            raise UserError(
-                f"epoch {epoch}: the training loss is {train_loss}; lower the learning rate "
-                f"(now {self.options['learning_rate']:g}) or use precision float32"
-            )
         validation = self._validate()
         ended = time.perf_counter()
         if self.options["selection"] == "best_validation" and (
@@ -178,6 +199,7 @@ class Cell:
             "epoch": epoch,
             "step": epoch * self.steps_per_epoch,
             "samples": samples,
+            "physical_batch_size": self.physical_batch_size,
             "empty_batches": empty,
             "seconds": trained - started,
             "validation_seconds": ended - trained,
@@ -187,14 +209,27 @@ class Cell:
             **validation,
             **self.constant,
             **self._gradient_row(),
+            "effective_max_grad_norm": self.engine.clipping_norm,
             "learning_rate": self.scheduler.get_last_lr()[0],
         }
 
-    def _step(self, indices: torch.Tensor) -> list[torch.Tensor]:
-        """One logical batch in physical ones, then one update; the detached losses."""
+    def _check_loss(self, part: str, losses: list[torch.Tensor]) -> float:
+        """The mean of `losses`, NaN where there is none; UserError where it is not finite."""
+        if not losses:
+            return math.nan
+        loss = torch.cat(losses).double().mean().item()
+        if not math.isfinite(loss):
+            rate, half = self.options["learning_rate"], self.options["precision"] != "float32"
+            raise UserError(
+                f"epoch {len(self.history) + 1}: the {part} loss is {loss}; lower the learning "
+                f"rate (now {rate:g})" + " or use precision float32" * half
+            )
+        return loss
+
+    def _step(self, indices: torch.Tensor, losses: list[torch.Tensor]) -> None:
+        """One logical batch in physical ones, then one update; adds the detached losses."""
         indices = indices.to(self.device)
-        parts = indices.split(self.options["physical_batch_size"]) if len(indices) else ()
-        losses = []
+        parts = indices.split(self.physical_batch_size) if len(indices) else ()
         for part in parts:
             with self._autocast():
                 logits = self.engine.model(to_input(self.images[part], self.device))
@@ -207,23 +242,20 @@ class Cell:
         self.scheduler.step()
         if self.average:
             self.average.update_parameters(self.network)
-        return losses
 
     def _validate(self) -> dict:
         """Loss and scores on what is not trained on, of the weights that would be reported now."""
         network = self.average.module if self.average else self.network
         network.eval()
-        row = {}
+        row, size = {}, self._halved(VALIDATION_BATCH)
         for part, (images, targets) in self.scored.items():
-            scores, total = self.task.scores(), 0.0
+            scores, losses = self.task.scores(), []
             with torch.no_grad(), self._autocast():
-                for batch, truth in zip(
-                    images.split(VALIDATION_BATCH), targets.split(VALIDATION_BATCH), strict=True
-                ):
+                for batch, truth in zip(images.split(size), targets.split(size), strict=True):
                     logits = network(to_input(batch, self.device))
-                    total = total + self.task.loss(logits, truth).double().sum()
+                    losses.append(self.task.loss(logits, truth))
                     scores.update(logits, truth)
-            row[f"{part}_loss"] = float(total) / len(images)
+            row[f"{part}_loss"] = self._check_loss(PARTS[part], losses)
             row |= self.task.row(scores.compute(), part)
         return row
 
@@ -257,41 +289,9 @@ class Cell:
             text += f", epsilon {self.plan.epsilon(row['step']):.3g}"
         return text
 
-    def _state(self) -> dict:
-        return {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict() if self.average else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "engine": self.engine.state(),
-            "sampler": self.sampler.randomness.state(),
-            "monitor": self.monitor.state() if self.monitor else None,
-            "random": torch.get_rng_state(),
-            "history": self.history,
-            "step_seconds": self.timer.seconds,
-            "peak_memory": self.peak_memory,
-            "first_step_seconds": self.first_step_seconds,
-            "best": self.best,
-        }
-
     def _resume(self) -> None:
         """Go on from the checkpoint, if there is one of this very run."""
         state = checkpoint.load(self.state, self.fingerprint)
-        if state is None:
-            return
-        self.network.load_state_dict(state["network"])
-        if self.average:
-            self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        if self.monitor:
-            self.monitor.restore(state["monitor"])
-        self.engine.restore(state["engine"])
-        self.sampler.randomness.restore(state["sampler"])
-        torch.set_rng_state(state["random"])
-        self.history = state["history"]
-        self.timer.seconds = state["step_seconds"]
-        self.peak_memory = state["peak_memory"]
-        self.first_step_seconds = state["first_step_seconds"]
-        self.best = state["best"]
-        say(f"going on after epoch {len(self.history)} from {self.state / checkpoint.FILE}")
+        if state is not None:
+            checkpoint.restore(self, state)
+            say(f"going on after epoch {len(self.history)} from {self.state / checkpoint.FILE}")

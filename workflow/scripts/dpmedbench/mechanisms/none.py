@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from dpmedbench.mechanisms import Capabilities, Mode
@@ -19,6 +20,8 @@ class OrdinaryTraining:
 
     It has what the training loop asks of `private.PrivateTraining`.
     """
+
+    clipping_norm = math.nan
 
     def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer):
         self.model = model

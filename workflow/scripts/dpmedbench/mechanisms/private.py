@@ -108,7 +108,7 @@ class PrivateTraining:
         """Add noise once and update the weights; an empty batch updates by noise alone."""
         self._prepare()
         engine, masks = self.engine, self.engine.masks
-        clipping_norm = sum(threshold**2 for threshold in engine.thresholds) ** 0.5
+        clipping_norm = self.clipping_norm
         std = self.plan.gradient_noise_multiplier(self._step) * clipping_norm
         sums = dict(zip(engine.parameters, engine.sums(), strict=True))
         for number, (parameter, total) in enumerate(sums.items()):
@@ -128,6 +128,11 @@ class PrivateTraining:
             masked_step(self.optimizer, engine.parameters, masks)
         self.optimizer.zero_grad()
         self._follow_norms()
+
+    @property
+    def clipping_norm(self) -> float:
+        """The longest that a clipped gradient can be, over all thresholds together, now."""
+        return sum(threshold**2 for threshold in self.engine.thresholds) ** 0.5
 
     def gradient_norms(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Norms over all parameters (n,) since the last call, and which gradients were shrunk.
@@ -158,6 +163,7 @@ class PrivateTraining:
             "randomness": self.randomness.state(),
             "masks": self.sparsifier.generator.get_state() if self.sparsifier else None,
             "threshold": self.quantile.value if self.quantile else None,
+            "engine": self.engine.state() if hasattr(self.engine, "state") else None,
         }
 
     def restore(self, state: dict) -> None:
@@ -167,6 +173,8 @@ class PrivateTraining:
             self.sparsifier.generator.set_state(state["masks"].cpu())
         if self.quantile:
             self.quantile.value = state["threshold"]
+        if state["engine"]:
+            self.engine.restore(state["engine"])
 
     @property
     def _step(self) -> int:

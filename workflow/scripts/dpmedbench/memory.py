@@ -1,0 +1,65 @@
+"""Training in the memory that there is: where it is not enough, with smaller physical batches."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from dpmedbench.console import say
+from dpmedbench.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from dpmedbench.training import Cell
+
+# RuntimeErrors of torch's allocator on the CPU (Linux, Windows) and of CUDA's libraries
+_TEXTS = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "_STATUS_ALLOC_FAILED",
+    "could not create a primitive",  # all that oneDNN says of it
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory could not be had, on the host or on the GPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
+    )
+
+
+def run(make: Callable[[int], Cell]) -> Cell:
+    """Train the cell that `make` makes for a number of halvings, to its end.
+
+    Where memory runs out, whatever the engine left half done is thrown away with the cell, and a
+    new one goes on from the last checkpoint with physical batches of half the size. Logical
+    batches, noise and epsilon stay what they were.
+
+    Raises:
+        UserError: where one image at a time is too much.
+    """
+    halvings = 0
+    while True:
+        cell = make(halvings)
+        try:
+            cell.run()
+            return cell
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            reason = first_line(error)
+        size, halvings = cell.physical_batch_size, cell.halvings + 1
+        if not cell.can_halve:
+            raise UserError(
+                f"memory: found too little for one image at a time ({reason}), expected room for "
+                "it; use a smaller image_size or network, or a device with more memory"
+            )
+        del cell
+        gc.collect()  # hooks tie models into cycles
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        say(f"out of memory with {size} images at once ({reason}); going on with fewer")
