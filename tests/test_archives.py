@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import tarfile
@@ -11,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from packing import make_tar, make_zip
 
+from dpmedbench import archives
 from dpmedbench.archives import open_tree
 from dpmedbench.errors import UserError
 
@@ -24,24 +25,6 @@ def folder(path: Path, files: dict[str, bytes]) -> Path:
     for name, content in files.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(content)
-    return path
-
-
-def zipped(path: Path, files: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, content in files.items():
-            file.writestr(name, content)
-    return path
-
-
-def tarred(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as file:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            file.addfile(member, io.BytesIO(content))
     return path
 
 
@@ -69,10 +52,10 @@ def test_the_same_files_in_the_same_order_wherever_they_lie(tmp_path, top):
     files = below(top)
     places = [
         folder(tmp_path / "folder", files),
-        zipped(tmp_path / "a.zip", files),
-        tarred(tmp_path / "a.tar", below("./", files)),
-        zipped(tmp_path / "with_zip" / "a.zip", files).parent,
-        tarred(tmp_path / "with_tar" / "a.TAR", files).parent,
+        make_zip(tmp_path / "a.zip", files),
+        make_tar(tmp_path / "a.tar", below("./", files)),
+        make_zip(tmp_path / "with_zip" / "a.zip", files).parent,
+        make_tar(tmp_path / "with_tar" / "a.TAR", files).parent,
     ]
     for place in places:
         assert list(contents(place).items()) == list(FOUND.items())
@@ -90,24 +73,24 @@ def test_a_folder_that_is_a_link_counts(tmp_path):
 
 def test_unpacked_files_come_before_the_archive_beside_them(tmp_path):
     folder(tmp_path, FILES)
-    zipped(tmp_path / "a.zip", {"a/1.x": b"another"})
+    make_zip(tmp_path / "a.zip", {"a/1.x": b"another"})
     assert contents(tmp_path) == FOUND
 
 
 def test_the_same_tree_twice_counts_once_and_a_different_one_is_refused(tmp_path):
     files = below("top/") | below("top/top/") | below("__MACOSX/top/", {"a/._1.x": b"apple"})
-    path = zipped(tmp_path / "a.zip", files)
+    path = make_zip(tmp_path / "a.zip", files)
     assert open_tree(path, LAYOUT, "files").copies == 1
     assert contents(path) == FOUND
     for change in ({"top/top/a/1.x": b"other"}, {"top/top/a/3.x": b"more"}):
-        message = refused(zipped(tmp_path / "b.zip", files | change))
+        message = refused(make_zip(tmp_path / "b.zip", files | change))
         assert "found two versions of the dataset that differ, in top/ and in top/top/" in message
 
 
 def test_hidden_files_are_passed_over(tmp_path):
     hidden = {"__MACOSX/a/1.x": b"no", "a/._1.x": b"no", ".old/a/1.x": b"no", "a/.b/a/1.x": b"no"}
     assert contents(folder(tmp_path / "f", FILES | hidden)) == FOUND
-    assert contents(zipped(tmp_path / "a.zip", FILES | hidden)) == FOUND
+    assert contents(make_zip(tmp_path / "a.zip", FILES | hidden)) == FOUND
 
 
 def test_nothing_there_gets_one_sentence(tmp_path):
@@ -118,21 +101,21 @@ def test_nothing_there_gets_one_sentence(tmp_path):
     folder(tmp_path / "h", {"one.zip": b"", "two.tar": b""})
     assert "found 2 archives (one.zip, two.tar), expected one" in refused(tmp_path / "h")
     assert "damaged" in refused(folder(tmp_path / "i", {"notes.zip": b"text" * 99}) / "notes.zip")
-    assert "damaged" in refused(tarred(tmp_path / "a.tar.gz", FILES, "w:gz"))
+    assert "damaged" in refused(make_tar(tmp_path / "a.tar.gz", FILES, "w:gz"))
 
 
-@pytest.mark.parametrize("make", [zipped, tarred])
+@pytest.mark.parametrize("make", [make_zip, make_tar])
 def test_an_archive_cut_short_or_changed_is_never_read_as_if_whole(tmp_path, make):
     whole = make(tmp_path / "whole", FILES).read_bytes()
     path = tmp_path / "cut"
-    end = len(whole) if make is zipped else whole.rstrip(b"\0").__len__()
+    end = len(whole) if make is make_zip else whole.rstrip(b"\0").__len__()
     for length in range(0, end, 64):
         path.write_bytes(whole[:length])
         assert "damaged" in refused(path)
 
 
 def test_a_tar_file_with_a_broken_header_is_refused(tmp_path):
-    path = tarred(tmp_path / "a.tar", FILES)
+    path = make_tar(tmp_path / "a.tar", FILES)
     whole = bytearray(path.read_bytes())
     whole[1024 + 100] ^= 1  # the mode of the second member: its checksum is wrong now
     path.write_bytes(whole)
@@ -140,7 +123,7 @@ def test_a_tar_file_with_a_broken_header_is_refused(tmp_path):
 
 
 def test_a_zip_file_with_broken_content_is_refused(tmp_path):
-    path = zipped(tmp_path / "a.zip", {"a/1.x": os.urandom(999)})
+    path = make_zip(tmp_path / "a.zip", {"a/1.x": os.urandom(999)})
     whole = bytearray(path.read_bytes())
     whole[500] ^= 1
     path.write_bytes(whole)
@@ -148,7 +131,7 @@ def test_a_zip_file_with_broken_content_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../a/1.x", "/a/1.x", "a/../../1.x", "C:/a/1.x", "..\\a\\1.x"])
-@pytest.mark.parametrize("make", [zipped, tarred])
+@pytest.mark.parametrize("make", [make_zip, make_tar])
 def test_names_that_lead_out_are_refused(tmp_path, make, name):
     assert "would leave the folder" in refused(make(tmp_path / "archive", {name: b"", **FILES}))
 
@@ -158,15 +141,20 @@ def test_links_and_devices_are_refused(tmp_path):
         member = tarfile.TarInfo("a/1.x")
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         file.addfile(member)
-    assert "link or a device" in refused(tmp_path / "a.tar")
+    assert "a link, a device" in refused(tmp_path / "a.tar")
+    with tarfile.open(tmp_path / "sparse.tar", "w") as file:  # 1 TB of nothing
+        member = tarfile.TarInfo("a/1.x")
+        member.type, member.size = tarfile.GNUTYPE_SPARSE, 0
+        file.addfile(member)
+    assert "sparse" in refused(tmp_path / "sparse.tar")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         member = zipfile.ZipInfo("a/1.x")
         member.external_attr = (stat.S_IFLNK | 0o777) << 16
         file.writestr(member, "/etc/passwd")
-    assert "link or a device" in refused(tmp_path / "a.zip")
+    assert "a link, a device" in refused(tmp_path / "a.zip")
 
 
-@pytest.mark.parametrize("make", [zipped, tarred])
+@pytest.mark.parametrize("make", [make_zip, make_tar])
 def test_many_threads_may_read_at_once(tmp_path, make):
     files = {f"a/{k}.x": bytes([k]) * (999 + 7 * k) for k in range(64)}
     tree = open_tree(make(tmp_path / "archive", files), LAYOUT, "files")
@@ -183,3 +171,11 @@ def test_a_file_that_is_gone_meanwhile_gets_one_sentence(tmp_path):
     (tmp_path / "b/2.x").unlink()
     with pytest.raises(UserError, match=r"b/2\.x but no way to read it"):
         tree.read("b/2.x")
+
+
+@pytest.mark.parametrize("make", [folder, make_zip, make_tar])
+def test_a_file_of_absurd_size_is_not_read(tmp_path, make, monkeypatch):
+    monkeypatch.setattr(archives, "LARGEST", 1000)
+    assert "found a/10.x of 1200 bytes, expected at most 1000" in refused(
+        make(tmp_path / "place", FILES)
+    )

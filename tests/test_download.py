@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import tarfile
 import threading
 import zipfile
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import requests
+from packing import make_tar, make_zip
 
-from dpmedbench import download
+from dpmedbench import datasets, download, pretrained
 from dpmedbench.datasets.base import Download
 from dpmedbench.errors import UserError
 
 BODY = bytes(range(256)) * 9000  # 2.3 MB
 DIGEST = hashlib.sha256(BODY).hexdigest()
+make_tgz = partial(make_tar, mode="w:gz")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -173,6 +176,31 @@ def test_wrong_bytes_are_removed_so_that_a_rerun_starts_clean(server, tmp_path, 
     assert (tmp_path / "data.zip").read_bytes() == b"mine"
 
 
+def test_every_official_address_is_encrypted_and_a_redirect_to_http_is_not_followed(
+    server, tmp_path, monkeypatch
+):
+    modules = [datasets.load(name).SPEC.download for name in datasets.names()]
+    for official in [pretrained.OFFICIAL, *filter(None, modules)]:
+        assert official.url.startswith("https://")
+    send = requests.adapters.HTTPAdapter.send
+
+    def over_tls(self, request, **options):
+        if not request.url.startswith("https:"):
+            return send(self, request, **options)
+        answer = requests.Response()
+        answer.status_code, answer.url, answer.request = 302, request.url, request
+        answer.headers["Location"] = onward
+        return answer
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", over_tls)
+    onward = server.url
+    secure = Download("https://example.org/data.zip", "data.zip")
+    assert "redirect to http://127.0.0.1" in refused(download.fetch, secure, tmp_path)
+    assert server.requests == []
+    onward = "/again"  # for ever: it stays on https, and is refused for another reason
+    assert "redirects" in refused(download.fetch, secure, tmp_path)
+
+
 def test_a_full_disk_is_named(server, tmp_path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -185,28 +213,12 @@ def test_a_full_disk_is_named(server, tmp_path, monkeypatch):
 FILES = {"2015/a.mat": b"aaa", "2015/deep/b.mat": b"b" * 100_000, "top.txt": b""}
 
 
-def make_zip(path: Path, files: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, content in files.items():
-            file.writestr(name, content)
-    return path
-
-
-def make_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
-    with tarfile.open(path, mode) as file:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            file.addfile(member, io.BytesIO(content))
-    return path
-
-
 def content_of(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes()
             for p in folder.rglob("*") if p.is_file()}  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [make_zip, make_tar, lambda p, f: make_tar(p, f, "w")])
+@pytest.mark.parametrize("make", [make_zip, make_tar, make_tgz])
 def test_unpacking(tmp_path, make):
     archive = make(tmp_path / "archive", FILES)
     target = tmp_path / "raw" / "duke"
@@ -230,7 +242,7 @@ def test_a_dataset_of_one_file_is_copied(tmp_path):
     assert (folder / "UMN.mat").read_bytes() == b"MATLAB"
 
 
-@pytest.mark.parametrize("make", [make_zip, make_tar])
+@pytest.mark.parametrize("make", [make_zip, make_tar, make_tgz])
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/evil", "..\\evil", "C:\\evil"])
 def test_members_may_not_leave_the_folder(tmp_path, make, name):
     archive = make(tmp_path / "archive", {"good": b"1", name: b"2"})
@@ -250,13 +262,24 @@ def test_links_are_refused(tmp_path):
             member.type, member.linkname = kind, "/etc/passwd"
             file.addfile(member)
     for archive in [*tmp_path.glob("*.zip"), *tmp_path.glob("*.tar")]:
-        assert "a link or a device" in refused(download.unpack, archive, tmp_path / "raw")
+        assert "a link, a device" in refused(download.unpack, archive, tmp_path / "raw")
     assert not (tmp_path / "raw").exists()
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tgz])
+def test_an_archive_that_unpacks_to_a_thousand_times_its_size_is_refused(
+    tmp_path, make, monkeypatch
+):
+    bomb = make(tmp_path / "bomb", {"good": b"1", "zeros": bytes(20 << 20)})
+    download.unpack(bomb, tmp_path / "small")  # 20 MiB do no harm
+    monkeypatch.setattr(download, "UNPACKED", 1 << 20)
+    assert "do not trust" in refused(download.unpack, bomb, tmp_path / "raw" / "x")
+    assert not list((tmp_path / "raw").iterdir())
 
 
 def test_damaged_archives_get_one_sentence_and_leave_nothing(tmp_path):
     random = os.urandom(200_000)
-    for whole in (make_zip(tmp_path / "z", {"a": random}), make_tar(tmp_path / "t", {"a": random})):
+    for whole in (make_zip(tmp_path / "z", {"a": random}), make_tgz(tmp_path / "t", {"a": random})):
         content = bytearray(whole.read_bytes())
         for broken in (b"", content[:-50_000], content[:3000] + b"??" + content[3002:]):
             archive = tmp_path / "broken"

@@ -12,11 +12,12 @@ import threading
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dpmedbench.errors import UserError
+from dpmedbench.files import replacing
 
 # What reading raises; RuntimeError is a password, or a compression that is not known.
 DAMAGED = (
@@ -30,6 +31,7 @@ DAMAGED = (
 )
 SUFFIXES = (".zip", ".tar")
 DEPTH = 4  # how many folders deep a folder is searched
+LARGEST = 1 << 30  # bytes of one file that is read at once
 
 Reader = Callable[[str], bytes]
 
@@ -50,7 +52,15 @@ class Tree:
     _read: Reader
 
     def read(self, name: str) -> bytes:
-        """The bytes of the file `name`; UserError where the disk or the archive is damaged."""
+        """The bytes of the file `name`.
+
+        UserError where it has more than `LARGEST` bytes, and for a damaged disk or archive.
+        """
+        if self.sizes[name] > LARGEST:
+            raise UserError(
+                f"{self.place}: found {name} of {self.sizes[name]} bytes, expected at most "
+                f"{LARGEST} in one file; take it out."
+            )
         try:
             return self._read(self._top + name)
         except DAMAGED as error:
@@ -104,8 +114,8 @@ def inside(archive: Path, name: str) -> PurePosixPath:
 def not_plain(archive: Path, name: str) -> UserError:
     """What is said of a member that is neither a file nor a folder."""
     return UserError(
-        f"{archive}: found the member {name!r} that is a link or a device, expected files and "
-        "folders; do not trust this archive."
+        f"{archive}: found the member {name!r} that is a link, a device or sparse, expected files "
+        "and folders; do not trust this archive."
     )
 
 
@@ -126,6 +136,24 @@ def zip_files(file: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise not_plain(archive, member.filename)
     return [member for member in members if not member.is_dir()]
+
+
+def tar_files(file: tarfile.TarFile, archive: Path) -> Iterator[tarfile.TarInfo]:
+    """The files of an open tar file, one after the other; as `zip_files` otherwise."""
+    for member in file:
+        if member.issparse() or not (member.isfile() or member.isdir()):
+            raise not_plain(archive, member.name)
+        if member.isfile():
+            yield member
+
+
+def write_zip(path: str | Path, files: Mapping[str, bytes]) -> None:
+    """Write `files` by name, sorted; the same files give the same bytes, whenever and wherever."""
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
+        for name in sorted(files):
+            member = zipfile.ZipInfo(name)  # of 1980, as no file has a date before
+            member.create_system, member.external_attr = 3, 0o644 << 16
+            file.writestr(member, files[name], zipfile.ZIP_DEFLATED)
 
 
 def _trees(sizes: Mapping[str, int], layout: str) -> dict[str, dict[str, int]]:
@@ -186,13 +214,8 @@ def _zip(path: Path) -> tuple[dict[str, int], Reader]:
 
 
 def _tar(path: Path) -> tuple[dict[str, int], Reader]:
-    members = {}
     with tarfile.open(path, "r:") as file:
-        for member in file:
-            if not (member.isfile() or member.isdir()):
-                raise not_plain(path, member.name)
-            if member.isfile():
-                members[str(inside(path, member.name))] = member
+        members = {str(inside(path, member.name)): member for member in tar_files(file, path)}
         # Python takes a broken header, or a file cut short between two members, for the end.
         file.fileobj.seek(file.offset)
         if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -12,19 +12,25 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+from urllib.parse import urljoin
 
-from dpmedbench.archives import DAMAGED, damaged, inside, not_plain, zip_files
+from dpmedbench.archives import DAMAGED, damaged, inside, tar_files, zip_files
 from dpmedbench.console import say, track
 from dpmedbench.datasets.base import Download
 from dpmedbench.errors import UserError
 from dpmedbench.files import sha256
+
+if TYPE_CHECKING:
+    import requests
 
 MEBIBYTE = 1 << 20
 SINGLE = (".mat",)  # a dataset of one file that is no archive
 ATTEMPTS = 5
 PAUSE = 2.0  # seconds before the second attempt, doubled for each one after it
 TIMEOUT = (15, 60)  # seconds to connect, and without a byte
+# Most that an archive may unpack to: what is small is never a bomb, what is packed well neither.
+UNPACKED, TIMES = 10 << 30, 100
 
 
 def fetch(download: Download, folder: Path) -> Path:
@@ -33,7 +39,8 @@ def fetch(download: Download, folder: Path) -> Path:
     The bytes go to `<filename>.part`; what is there already is kept if the server can go on from
     it. A dropped connection or a busy server is tried again, `ATTEMPTS` times in a row without
     progress. Size and SHA-256 are checked where known; bytes that fail are removed, so that the
-    next run starts clean. UserError for everything else that stands in the way.
+    next run starts clean. UserError for everything else that stands in the way, and for a server
+    that leads from https to http.
     """
     path = Path(folder) / download.filename
     if path.is_file():
@@ -56,8 +63,8 @@ def unpack(archive: Path, folder: Path) -> Path:
     """Unpack a zip or tar file into the new `folder`, or copy a single one, and return the folder.
 
     It is unpacked beside the folder and renamed, so that the folder is whole or absent; an empty
-    one may be there already. UserError for a damaged archive, and for a member that is no plain
-    file or would leave the folder.
+    one may be there already. UserError for a damaged archive, for a member that is no plain file
+    or would leave the folder, and for more bytes than any archive of its size should hold.
     """
     archive, folder = Path(archive), Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
@@ -66,11 +73,18 @@ def unpack(archive: Path, folder: Path) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        left = most = max(UNPACKED, TIMES * archive.stat().st_size)
         for name, content in track(_members(archive), f"unpacking {archive.name}"):
             target = temporary / inside(archive, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as handle:
-                shutil.copyfileobj(content, handle, MEBIBYTE)
+                while chunk := content.read(MEBIBYTE):
+                    if (left := left - len(chunk)) < 0:
+                        raise UserError(
+                            f"{archive}: found more than {most} bytes in it, expected at most "
+                            f"{TIMES} times its own size; do not trust this archive."
+                        )
+                    handle.write(chunk)
         temporary.chmod(0o755)
         os.replace(temporary, folder)
     except DAMAGED as error:
@@ -121,7 +135,13 @@ def _receive(download: Download, part: Path, have: int) -> None:
 
     # No content coding: positions and sizes are those of the file itself.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(download.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+    with requests.get(
+        download.url,
+        headers=headers,
+        stream=True,
+        timeout=TIMEOUT,
+        hooks={"response": _stay_secure},
+    ) as answer:
         code = answer.status_code
         span = re.fullmatch(
             r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", "")
@@ -152,6 +172,16 @@ def _receive(download: Download, part: Path, have: int) -> None:
             ):
                 handle.write(chunk)
                 handle.flush()
+
+
+def _stay_secure(answer: requests.Response, **_: object) -> None:
+    """Called before a redirect is followed; UserError where it leads from https to http."""
+    target = urljoin(answer.url, answer.headers.get("Location", ""))
+    if answer.url.startswith("https:") and not target.startswith("https:"):
+        raise UserError(
+            f"{answer.url}: found a redirect to {target}, which is not encrypted, expected "
+            "https; download the file by hand."
+        )
 
 
 def _size(path: Path) -> int:
@@ -190,11 +220,8 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                     yield member.filename, content
     else:
         with tarfile.open(archive, "r:*") as file:
-            for member in file:
-                if not (member.isfile() or member.isdir()):
-                    raise not_plain(archive, member.name)
-                if member.isfile():
-                    yield member.name, file.extractfile(member)
+            for member in tar_files(file, archive):
+                yield member.name, file.extractfile(member)
             while file.fileobj.read(MEBIBYTE):  # to the checksum at the end
                 pass
 

@@ -6,6 +6,7 @@ taken from the data would have to be paid for in privacy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from dpmedbench.datasets.base import IGNORE, Unreadable
 from dpmedbench.errors import UserError
+from dpmedbench.pictures import check_size
 
 FORMATS = "PNG, TIFF, JPEG, NPY or DICOM"
 
@@ -91,7 +93,7 @@ def _read(path: Path, indices: bool = False) -> np.ndarray:
         if not head:
             raise ValueError("0 bytes")
         if head.startswith(b"\x93NUMPY"):
-            return np.load(path, allow_pickle=False)
+            return _numpy(path)
         if head[128:] == b"DICM":
             return _dicom(path)
         return _picture(path, indices)
@@ -105,6 +107,13 @@ def _read(path: Path, indices: bool = False) -> np.ndarray:
         ) from error
 
 
+def _numpy(path: Path) -> np.ndarray:
+    # Mapped: the header can claim no more than the file has, and the rest is read when needed.
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    check_size(math.prod(array.shape[:2]))
+    return np.asarray(array)
+
+
 def _picture(path: Path, indices: bool) -> np.ndarray:
     from PIL import Image
 
@@ -113,6 +122,7 @@ def _picture(path: Path, indices: bool) -> np.ndarray:
             raise UserError(
                 f"{path}: found {picture.n_frames} pages, expected one; save one image a file."
             )
+        check_size(picture.height * picture.width)
         plain = picture.mode in ("1", "L", "RGB") or picture.mode.startswith(("I", "F"))
         if plain or (indices and picture.mode == "P"):
             return np.asarray(picture)
@@ -128,7 +138,10 @@ def _dicom(path: Path) -> np.ndarray:
     import pydicom
     from pydicom.pixels import apply_rescale, apply_windowing
 
+    if pydicom.filereader.read_file_meta_info(path).TransferSyntaxUID.is_deflated:
+        raise ValueError("deflated, which may unpack to any size")
     dataset = pydicom.dcmread(path)
+    check_size(dataset.Rows * dataset.Columns)
     kind = dataset.PhotometricInterpretation
     slope = float(dataset.get("RescaleSlope", 1))
     strange = [

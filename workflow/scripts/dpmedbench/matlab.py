@@ -14,21 +14,30 @@ import numpy as np
 
 from dpmedbench.errors import UserError
 
+NUMBERS = 1 << 28  # in the largest array that is read; a volume has 25 million
+
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The variables of the file with their shapes; UserError where it cannot be read."""
+    """The variables of the file with their shapes.
+
+    UserError where it cannot be read, and for an array of more than `NUMBERS`.
+    """
     import scipy.io
 
     try:
-        return {name: shape for name, shape, _ in scipy.io.whosmat(path, appendmat=False)}
+        found = {name: shape for name, shape, _ in scipy.io.whosmat(path, appendmat=False)}
     except Exception as error:  # scipy raises whatever the broken bytes lead it to
         raise _broken(path, error) from error
+    for name, shape in found.items():
+        _check_size(path, name, shape)
+    return found
 
 
 def cells(path: Path, name: str) -> Iterator[np.ndarray]:
     """Yield the elements of the cell array `name`, column after column.
 
-    UserError where the variable is missing or no cell array, or the file ends too early.
+    UserError where the variable is missing or no cell array, the file ends too early, or an
+    element has more than `NUMBERS`.
     """
     from scipy.io.matlab._mio5 import MatFile5Reader
     from scipy.io.matlab._mio5_params import mxCELL_CLASS
@@ -52,13 +61,25 @@ def cells(path: Path, name: str) -> Iterator[np.ndarray]:
                 f"{path}: found {name} missing or no cell array, expected one; use the official "
                 "file."
             )
-        for _ in range(math.prod(header.dims)):
+        for _ in range(math.prod(map(int, header.dims))):
             try:
                 matrix.read_full_tag()
-                cell = matrix.array_from_header(matrix.read_header(False))
+                header = matrix.read_header(False)
+                _check_size(path, name, header.dims)
+                cell = matrix.array_from_header(header)
+            except UserError:
+                raise
             except Exception as error:
                 raise _broken(path, error) from error
             yield cell
+
+
+def _check_size(path: Path, name: str, shape: tuple[int, ...]) -> None:
+    if math.prod(map(int, shape)) > NUMBERS:
+        raise UserError(
+            f"{path}: found {name} of shape {tuple(map(int, shape))}, expected at most {NUMBERS} "
+            "numbers; do not trust this file."
+        )
 
 
 def _broken(path: Path, error: Exception) -> UserError:

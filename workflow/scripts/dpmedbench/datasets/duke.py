@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dpmedbench import matlab
 from dpmedbench.console import say
 from dpmedbench.datasets.base import IGNORE, DatasetSpec, Download, Record
 from dpmedbench.errors import UserError
@@ -175,9 +176,9 @@ def _load(path: Path, grader: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     import scipy.io
 
     names = ("images", f"manualLayers{grader}", f"manualFluid{grader}")
+    present = matlab.shapes(path)
+    missing = [name for name in names if name not in present]
     try:
-        present = [name for name, _, _ in scipy.io.whosmat(path)]
-        missing = [name for name in names if name not in present]
         content = {} if missing else scipy.io.loadmat(path, variable_names=names)
     except Exception as error:  # scipy raises whatever the broken bytes lead it to
         reason = " ".join(str(error).split())
