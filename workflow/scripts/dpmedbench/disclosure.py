@@ -1,0 +1,46 @@
+"""What the epsilon of a cell covers, and what it does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from dpmedbench import mechanisms
+
+MODEL = "model.safetensors"
+FILES = {
+    "history.parquet": "not covered: losses, scores and gradient norms of training and validation "
+    "patients, without noise",
+    "scores.parquet, scans.png, masks.h5, predictions.parquet": "not covered: scores, ids and "
+    "images of test patients",
+    "privacy.json": "the promise and how it was kept; batch sizes depend on chance alone",
+    "cost.json, *.benchmark.tsv": "time and memory; not covered, but they follow sizes",
+    "manifest.json": "names this machine; its digest of the data proves which they were",
+    "state/": "not covered: losses so far and, of a seeded cell, the state of its noise",
+    "*.log": "not covered: losses; may name files and patients",
+}
+
+
+def uncovered(settings: Mapping, epsilon: float | None) -> str | None:
+    """Why no epsilon covers the weights of a cell; None where one does.
+
+    Args:
+        settings: of the cell (`cells.settings`).
+        epsilon: of its training images; None or infinite where it is not private.
+    """
+    if mechanisms.capabilities(settings["mechanism"]["engine"]).local:
+        return "the noise is on the images it was trained on, not on their labels"
+    if epsilon is None or not math.isfinite(epsilon):
+        return "it is not private"
+    if settings["training"]["selection"] != "last":
+        return "its epoch was chosen on validation patients"
+    if not settings["privacy"]["secure_rng"]:
+        return "its noise comes from a seed, and whoever knows the seed can take it off"
+    return None
+
+
+def note(settings: Mapping, epsilon: float | None) -> dict[str, str]:
+    """What of each file of a cell is private, in words, for its manifest."""
+    why = uncovered(settings, epsilon)
+    covered = f"covered by epsilon {epsilon:.4g}, see privacy.json" if why is None else None
+    return {MODEL: covered or f"not covered: {why}"} | FILES
