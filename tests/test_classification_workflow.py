@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from test_workflow import TINY, Checkout
+from checkout import TINY, after_a_run
 
 from dpmedbench import figures
 
@@ -32,7 +32,7 @@ CHEST = {
 }
 FIGURES = {
     "validation_loss": ("phantom_duke", "phantom_chest"),
-    "validation_dice": ("phantom_duke",),
+    "validation_accuracy": ("phantom_duke",),
     "accuracy_over_epochs": ("phantom_chest",),
     "confusion_matrix": ("phantom_chest",),
 }
@@ -49,11 +49,7 @@ OF_EVERY_CELL = {"model.safetensors", "history.parquet", "privacy.json", "cost.j
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """The mixed study after one whole run."""
-    there = Checkout(tmp_path_factory.mktemp("checkout"))
-    there.write(MIXED)
-    code, said = there.run()
-    assert code == 0, said
-    return there
+    return after_a_run(tmp_path_factory.mktemp("checkout"), MIXED)
 
 
 def test_each_task_leaves_its_files(checkout):

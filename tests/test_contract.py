@@ -5,33 +5,21 @@ from dataclasses import replace
 
 import pytest
 import torch
+from plans import PLAN
 
 from dpmedbench.privacy.contract import ContractBroken, ContractMonitor
-from dpmedbench.privacy.plan import PrivacyPlan
 from dpmedbench.privacy.randomness import Secure, Seeded
 from dpmedbench.privacy.sampling import FixedSizeSampler, PoissonSampler, ShuffledSampler
 
-POISSON = PrivacyPlan(
-    unit="image",
-    sampling="poisson",
-    neighbouring="add_remove",
-    num_records=60,
-    batch_size=10,
-    epochs=10,
-    noise_multiplier=2.0,
-    thresholds=(1.5,),
-    delta=1e-3,
-    accountant="rdp",
-)
-FIXED = replace(POISSON, sampling="fixed_size", neighbouring="replace_one")
-SHUFFLED = replace(POISSON, sampling="shuffled", neighbouring="zero_out")
-SCHEDULED = replace(POISSON, noise_factors=tuple(1.2**-epoch for epoch in range(10)))
-COUNTED = replace(POISSON, count_noise=1.1)
+FIXED = replace(PLAN, sampling="fixed_size", neighbouring="replace_one")
+SHUFFLED = replace(PLAN, sampling="shuffled", neighbouring="zero_out")
+SCHEDULED = replace(PLAN, noise_factors=tuple(1.2**-epoch for epoch in range(10)))
+COUNTED = replace(PLAN, count_noise=1.1)
 WEIGHTS = 40 * 30 + 30
 
 
 def run(
-    plan=POISSON,
+    plan=PLAN,
     *,
     sampler=None,
     num_records=None,
@@ -84,7 +72,7 @@ def run(
     return monitor.finish()
 
 
-@pytest.mark.parametrize("plan", [POISSON, FIXED, SHUFFLED, SCHEDULED, COUNTED])
+@pytest.mark.parametrize("plan", [PLAN, FIXED, SHUFFLED, SCHEDULED, COUNTED])
 @pytest.mark.parametrize("rate", [None, 0.9])
 @pytest.mark.parametrize("norms", [None, lambda step: 1 / step])
 def test_an_honest_run_keeps_the_contract(plan, rate, norms):
@@ -137,7 +125,7 @@ class OneMore(PoissonSampler):
             yield self.randomness.choice(self.num_records, 11)
 
 
-def disguised(kind, plan=POISSON):
+def disguised(kind, plan=PLAN):
     """A sampler of another kind under the type of the honest one."""
     sampler = plan.sampler(Seeded(3))
     sampler.epoch = kind(60, plan.sample_rate, Seeded(3)).epoch
@@ -190,7 +178,7 @@ def test_each_sampling_has_its_own_checks(plan, sampler, promise):
 
 
 @pytest.mark.parametrize(
-    ("promised", "done"), [(POISSON, SCHEDULED), (SCHEDULED, POISSON), (COUNTED, POISSON)]
+    ("promised", "done"), [(PLAN, SCHEDULED), (SCHEDULED, PLAN), (COUNTED, PLAN)]
 )
 def test_noise_of_another_plan_is_refused(promised, done):
     """A schedule that was left out, or brought in, or the count's share that was forgotten."""
@@ -226,10 +214,10 @@ def test_a_batch_that_got_no_noise_is_refused():
 
 def test_batch_normalisation_in_training_is_refused():
     with pytest.raises(ContractBroken, match="0 is BatchNorm"):
-        ContractMonitor(POISSON, torch.nn.Sequential(torch.nn.BatchNorm2d(3)), 60)
+        ContractMonitor(PLAN, torch.nn.Sequential(torch.nn.BatchNorm2d(3)), 60)
 
 
-@pytest.mark.parametrize("plan", [POISSON, FIXED, SHUFFLED])
+@pytest.mark.parametrize("plan", [PLAN, FIXED, SHUFFLED])
 def test_honest_runs_of_every_size_pass(plan):
     """Few or many steps, small or whole-set batches: no false alarm."""
     for seed in range(30):
@@ -246,7 +234,7 @@ def test_honest_runs_of_every_size_pass(plan):
 
 def test_only_one_step_in_every_is_measured():
     layer = torch.nn.Linear(2, 2)
-    monitor, measured = ContractMonitor(POISSON, layer, 60, every=6), []
+    monitor, measured = ContractMonitor(PLAN, layer, 60, every=6), []
 
     def sums(parameter):
         measured.append(monitor.observed.steps)
@@ -262,11 +250,11 @@ def test_only_one_step_in_every_is_measured():
 
 def test_the_monitor_goes_on_from_a_checkpoint():
     layer = torch.nn.Linear(2, 2)
-    monitor = ContractMonitor(POISSON, layer, 60)
-    sampler = POISSON.sampler(Seeded(0))
+    monitor = ContractMonitor(PLAN, layer, 60)
+    sampler = PLAN.sampler(Seeded(0))
     for indices in sampler.epoch(6):
         monitor.drew(sampler, indices)
-    again = ContractMonitor(POISSON, layer, 60)
+    again = ContractMonitor(PLAN, layer, 60)
     again.restore(monitor.state())
     assert again.observed == monitor.observed
     assert again.observed.draws > 0

@@ -1,14 +1,17 @@
 """Every trainable tensor of every network gets clipped gradients and noise from every engine."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import zoo
+from plans import PLAN
 
 from dpmedbench import mechanisms, support
 from dpmedbench.config import Mechanism
 from dpmedbench.mechanisms.private import build
 from dpmedbench.privacy.contract import ContractMonitor
-from dpmedbench.privacy.plan import PrivacyPlan, thresholds
+from dpmedbench.privacy.plan import thresholds
 from dpmedbench.privacy.randomness import Seeded
 
 WAYS = [
@@ -26,8 +29,8 @@ def private(name, engine, mode, clipping, style, sigma):
         pytest.skip(why)
     model, inputs, targets, losses = zoo.case(name, batch=4)
     model.float()
-    plan = PrivacyPlan(
-        unit="image",
+    plan = replace(
+        PLAN,
         sampling="fixed_size",
         neighbouring="replace_one",
         num_records=4,
@@ -37,8 +40,6 @@ def private(name, engine, mode, clipping, style, sigma):
         thresholds=thresholds(
             1.0, style, "scaled", sum(p.requires_grad for p in model.parameters())
         ),
-        delta=1e-3,
-        accountant="rdp",
         count_noise=sigma if clipping == "adaptive" else None,
     )
     mechanism = Mechanism(engine=engine, mode=mode, clipping=clipping, clipping_style=style)

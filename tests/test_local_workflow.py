@@ -2,8 +2,8 @@
 
 import pandas as pd
 import pytest
+from checkout import TINY, after_a_run
 from test_classification_workflow import CHEST
-from test_workflow import TINY, Checkout
 
 from dpmedbench.store import open_store
 
@@ -29,11 +29,7 @@ LAPLACE, SCALAR = (f"phantom_chest.{mode}.beta2.h5" for mode in ("laplace", "sca
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """The study after one whole run."""
-    there = Checkout(tmp_path_factory.mktemp("checkout"))
-    there.write(LOCAL)
-    code, said = there.run()
-    assert code == 0, said
-    return there
+    return after_a_run(tmp_path_factory.mktemp("checkout"), LOCAL)
 
 
 @pytest.fixture(scope="module")

@@ -6,25 +6,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plans import PLAN
 
 from dpmedbench.errors import UserError
 from dpmedbench.privacy import accounting
-from dpmedbench.privacy.plan import NEIGHBOURING, PrivacyPlan, thresholds, validity
+from dpmedbench.privacy.plan import NEIGHBOURING, thresholds, validity
 from dpmedbench.privacy.randomness import Seeded
 from dpmedbench.privacy.sampling import SAMPLERS
 
-PLAN = PrivacyPlan(
-    unit="image",
-    sampling="poisson",
-    neighbouring="add_remove",
-    num_records=60,
-    batch_size=10,
-    epochs=10,
-    noise_multiplier=2.0,
-    thresholds=(1.5,),
-    delta=1e-3,
-    accountant="rdp",
-)
 DUKE = replace(PLAN, num_records=88, epochs=100, thresholds=(1.0,), delta=1e-5)
 
 

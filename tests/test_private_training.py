@@ -1,17 +1,18 @@
 """What every private engine has on top of its sums: noise, masks, thresholds, the step."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from opacus.optimizers import AdaClipDPOptimizer
+from plans import PLAN
 from torch import nn
 
 from dpmedbench.mechanisms.private import build
 from dpmedbench.mechanisms.quantile import QuantileThreshold
 from dpmedbench.mechanisms.sparsification import Sparsifier, masked_step
 from dpmedbench.privacy.contract import ContractMonitor
-from dpmedbench.privacy.plan import PrivacyPlan
 from dpmedbench.privacy.randomness import Secure, Seeded
 
 MECHANISM = {
@@ -32,19 +33,8 @@ def training(optimizer=None, mechanism=None, model=None, randomness=None, **plan
     """Training of a small network, its monitor aware of a batch of any size."""
     model = model or network()
     optimizer = (optimizer or (lambda p: torch.optim.SGD(p, lr=1.0)))(model.parameters())
-    promised = {
-        "unit": "image",
-        "sampling": "poisson",
-        "neighbouring": "add_remove",
-        "num_records": 40,
-        "batch_size": 8,
-        "epochs": 4,
-        "noise_multiplier": 2.0,
-        "thresholds": (0.5,),
-        "delta": 1e-3,
-        "accountant": "rdp",
-    }
-    plan = PrivacyPlan(**(promised | plan))
+    usual = {"num_records": 40, "batch_size": 8, "epochs": 4, "thresholds": (0.5,)}
+    plan = replace(PLAN, **usual | plan)
     monitor = ContractMonitor(plan, model, plan.num_records)
     masks = torch.Generator().manual_seed(5)
     return build(

@@ -6,114 +6,32 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
+import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
+import browser
 import pandas as pd
 import pytest
-import yaml
+import report_tour
+from checkout import ROOT, TINY, after_a_run
 from safetensors import safe_open
 
 from dpmedbench.store import open_store
 
 pytestmark = pytest.mark.workflow
 
-ROOT = Path(__file__).parents[1]
-TINY = {
-    "study": "tiny",
-    "title": "A tiny study",
-    "datasets": {
-        "phantom_duke": {
-            "loader": "duke",
-            "image_size": [32, 32],
-            "split": {"method": "ratio", "ratios": [0.5, 0.25, 0.25]},
-            "phantom": {"patients": 4, "scans": 2, "image_size": [64, 64]},
-        }
-    },
-    "models": {"unet": {"features": [4, 8], "num_groups": 2}},
-    "mechanisms": {
-        "non_private": {"engine": "none"},
-        "opacus_flat": {"engine": "opacus", "clipping": "abadi", "clipping_style": "flat"},
-    },
-    "privacy": {"delta": 0.01},
-    "training": {"epochs": 3, "batch_size": 2, "device": "cpu"},
-    "grids": [
-        {
-            "datasets": ["phantom_duke"],
-            "models": ["unet"],
-            "mechanisms": ["non_private", "opacus_flat"],
-            "noise_multiplier": [1.0],
-        }
-    ],
-}
 CELLS = (
     "phantom_duke/unet/non_private/none/fold0/seed0",
     "phantom_duke/unet/opacus_flat/sigma1/fold0/seed0",
 )
 
 
-class Checkout:
-    """A copy of the workflow with a study of its own."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        for name in ("workflow", "config", "envs"):
-            shutil.copytree(
-                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        shutil.copy(ROOT / "Snakefile", folder)
-        (folder / "profiles").symlink_to("workflow/profiles")
-        self.study = TINY
-        self.write(TINY)
-
-    def write(self, study):
-        (self.folder / "study.yaml").write_text(yaml.safe_dump(study))
-
-    def start(self, *arguments, **environment):
-        command = [sys.executable, "-m", "snakemake", *arguments]
-        options = ["--cores", "2", "--resources", "gpu=1", "--configfile", "study.yaml"]
-        return subprocess.Popen(
-            [*command, *options],
-            cwd=self.folder,
-            env=os.environ | {"PATH": "/usr/bin:/bin"} | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def run(self, *arguments, **environment):
-        """Run snakemake; its exit code and what it printed."""
-        process = self.start(*arguments, **environment)
-        said, _ = process.communicate(timeout=600)
-        return process.returncode, said
-
-    def would_run(self):
-        """Jobs of a dry run, by rule."""
-        code, said = self.run("--dry-run")
-        assert code == 0, said
-        if "Nothing to be done" in said:
-            return {}
-        stats = said.rpartition("Job stats:")[2]
-        found = dict(re.findall(r"^(\w+)\s+(\d+)$", stats, re.MULTILINE))
-        return {rule: int(n) for rule, n in found.items() if rule not in ("all", "total")}
-
-    def append(self, path, text):
-        file = self.folder / "workflow" / "scripts" / path
-        file.write_text(file.read_text() + text)
-        return file
-
-
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """The study after one whole run."""
-    there = Checkout(tmp_path_factory.mktemp("checkout"))
-    code, said = there.run()
-    assert code == 0, said
-    return there
+    return after_a_run(tmp_path_factory.mktemp("checkout"))
 
 
 def test_every_stage_leaves_its_files(checkout):
@@ -151,6 +69,14 @@ def test_the_report_shows_every_figure_with_a_caption_of_this_run(checkout):
     assert "one image added or removed, at delta 0.01, by the PRV accountant" in report
 
 
+@pytest.mark.skipif(browser.PATH is None, reason=browser.LACKING)
+def test_every_figure_table_and_caption_is_seen_in_a_browser(checkout):
+    html = checkout.folder / "results" / "tiny" / "report.html"
+    with report_tour.opened(html) as tab:
+        paths = report_tour.visit(tab)
+    assert {path.rpartition("/")[2] for path in paths} == report_tour.expected(html)
+
+
 def test_the_privacy_record_tells_what_happened(checkout):
     private = checkout.folder / "results" / "tiny" / "cells" / CELLS[1] / "privacy.json"
     record = json.loads(private.read_text())
@@ -166,6 +92,39 @@ def test_a_second_run_does_nothing(checkout):
     code, said = checkout.run()
     assert code == 0
     assert "Nothing to be done" in said
+
+
+def test_what_may_leave_is_packed(checkout):
+    """The noise of the private cell comes from a seed: its weights stay."""
+    code, said = checkout.run("share")
+    assert code == 0, said
+    with zipfile.ZipFile(checkout.folder / "results" / "tiny" / "share.zip") as file:
+        assert set(file.namelist()) == {"README.md", "tables/summary.csv"}
+        scores = file.read("tables/summary.csv").decode()
+    assert "step_seconds" in scores
+    assert "dice" not in scores  # of one patient
+    manifest = checkout.folder / "results" / "tiny" / "cells" / CELLS[1] / "manifest.json"
+    assert json.loads(manifest.read_text())["disclosure"]["model.safetensors"].startswith(
+        "not covered: its noise comes from a seed"
+    )
+
+
+def test_a_cell_that_failed_is_packed_for_a_report_and_not_trained_again(checkout):
+    checkout.write(TINY | {"study": "bad"})
+    broken = "\ndef write(cell, outputs):\n    raise KeyError('Subject_01')\n"
+    module = checkout.append("dpmedbench/outcome.py", broken)
+    code, said = checkout.run(f"results/bad/cells/{CELLS[0]}/model.safetensors")
+    assert code == 1
+    target = re.search(r"to report this: snakemake (\S+\.zip) and the same options", said)[1]
+    code, said = checkout.run(target)
+    checkout.write(TINY)
+    module.write_text(module.read_text().removesuffix(broken))
+    assert code == 0, said
+    assert "rule train" not in said
+    with zipfile.ZipFile(checkout.folder / target) as file:
+        assert {"settings.json", "versions.json", "train.log"} <= set(file.namelist())
+        assert b"KeyError: '<patient>'" in file.read("train.log")
+        assert all(b"Subject_" not in file.read(name) for name in file.namelist())
 
 
 def test_comments_train_nothing_again(checkout):
