@@ -97,8 +97,8 @@ def write(
     images: int = 3,
     size: tuple[int, int] | None = None,
 ) -> list[Path]:
-    """Write the four files of each cell below `root`, and masks.h5 of segmentation where a
-    picture `size` is given; return the folders."""
+    """Write the files of each cell that are collected below `root`, and masks.h5 of segmentation
+    where a picture `size` is given; return the folders."""
     folders = []
     for cell in cells:
         folder = Path(root) / cell.folder
@@ -107,6 +107,8 @@ def write(
         pq.write_table(scores(cell, images), folder / "scores.parquet")
         (folder / "cost.json").write_text(json.dumps(cost(cell, epochs)))
         (folder / "privacy.json").write_text(json.dumps(privacy(cell, epochs)))
+        if cell.dataset in made_up_labels.CLASSES:
+            pq.write_table(predictions(cell, images), folder / "predictions.parquet")
         if size is not None and cell.dataset in CLASSES:
             write_masks(folder / "masks.h5", cell, images, size)
         folders.append(folder)
@@ -257,6 +259,14 @@ def scores(cell: Cell, images: int) -> pa.Table:
     )
 
 
+def predictions(cell: Cell, images: int) -> pa.Table:
+    """predictions.parquet of a classification: the answers that `scores` counts."""
+    columns = made_up_labels.prediction_columns(
+        made_up_labels.CLASSES[cell.dataset], _quality(cell), 20 * images, _rng(cell, "scores")
+    )
+    return pa.table(_identity(cell, 20 * images) | columns)
+
+
 def _json_identity(cell: Cell) -> dict[str, object]:
     return {
         name: None if isinstance(value, float) and math.isnan(value) else value
@@ -322,6 +332,7 @@ def privacy(cell: Cell, epochs: int) -> dict[str, object]:
             "noise_additions": steps if cell.private else 0,
         }
         | dict.fromkeys(("beta", "epsilon_per_pixel", "epsilon_per_image", "note"))
+        | {"sparsification": 0.9 if "sparsi" in cell.mechanism else None}
     )
 
 

@@ -31,14 +31,39 @@ def history_columns(
     return columns
 
 
+def _answers(
+    classes: int, quality: float, images: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    truths = np.where(np.arange(images) < COMMONEST * images, 0, np.arange(images) % classes)
+    wrong = rng.random(images) > quality
+    return truths, np.where(wrong, rng.integers(0, classes, images), truths)
+
+
+def prediction_columns(
+    classes: tuple[str, ...], quality: float, images: int, rng: np.random.Generator
+) -> dict[str, object]:
+    """What is answered for each test image, two images a patient."""
+    truths, answers = _answers(len(classes), quality, images, rng)
+    sure = rng.uniform(0.6, 1, images)
+    others = (1 - sure) / (len(classes) - 1)
+    names = np.array(classes)
+    return {
+        "record": np.arange(images),
+        "source": [f"image_{i}" for i in range(images)],
+        "patient": [f"patient_{i // 2}" for i in range(images)],
+        "label": truths,
+        "predicted": answers,
+        "label_name": names[truths].tolist(),
+        "predicted_name": names[answers].tolist(),
+    } | {f"probability_{c}": np.where(answers == c, sure, others) for c in range(len(classes))}
+
+
 def score_columns(
     classes: tuple[str, ...], quality: float, images: int, rng: np.random.Generator
 ) -> dict[str, list]:
     """The long table of scores: of the model, of the constant predictor, of two epochs."""
     rows = []
-    truths = np.where(np.arange(images) < COMMONEST * images, 0, np.arange(images) % len(classes))
-    wrong = rng.random(images) > quality
-    answers = np.where(wrong, rng.integers(0, len(classes), images), truths)
+    truths, answers = _answers(len(classes), quality, images, rng)
     for predictor, given in (("model", answers), ("constant", np.zeros_like(truths))):
         right = given == truths
         balanced = np.mean([right[truths == c].mean() for c in np.unique(truths)])

@@ -8,25 +8,32 @@ from pathlib import Path
 
 import numpy as np
 from made_up import grid, write
+from made_up_networks import write_network
 from made_up_scans import write_store
 
-from dpmedbench import figures, tables
+from dpmedbench import claims, comparisons, figures, results, summary, support, tables
 
 SIZE = (48, 48)
+DERIVED = {"summary": summary, "comparisons": comparisons, "claims": claims}
 SIGMAS = (0.3, 0.5, 0.7, 1.0)
 EVERY = sorted(
     name
     for name, info in figures.catalog().items()
     if info.task != "classification" and "perturbed" not in info.needs
 )
+# Drawn from the rows of one dataset, of which there may be none.
+OF_ROWS = sorted(
+    name
+    for name, info in figures.catalog().items()
+    if info.scope == "dataset" and set(info.needs) & set(figures.TABLES)
+)
 OVER_EPOCHS = {
     "time_per_epoch": "seconds",
     "training_loss": "train_loss",
     "validation_loss": "val_loss",
     "epsilon_over_epochs": "epsilon",
-    "validation_dice": "val_dice",
 }
-# Laid out by the same code as validation_dice, which has more in its legend.
+# Laid out by the same code as validation_accuracy, which has more in its legend.
 ALIKE = {"time_per_epoch", "training_loss", "validation_loss"}
 STUDIES = {
     "one_cell": (grid(mechanisms=("opacus_flat",)), 1),
@@ -74,9 +81,7 @@ class Study:
         self._folder = tempfile.TemporaryDirectory(prefix=name)
         self.root = root = Path(self._folder.name)
         folders = write(root / "cells", self.cells, epochs, images=3, size=SIZE)
-        self.tables = {kind: root / f"{kind}.parquet" for kind in tables.KINDS}
-        for kind, path in self.tables.items():
-            tables.collect(kind, folders, path)
+        self.tables = write_tables(folders, root)
         self.masks = [folder / "masks.h5" for folder in folders]
         self.datasets = sorted({cell.dataset for cell in self.cells})
         for dataset in self.datasets:
@@ -86,11 +91,38 @@ class Study:
         """What any figure needs, for a test to change."""
         frames = {kind: figures.load(path, dataset) for kind, path in self.tables.items()}
         masks = figures._masks_of(dataset, self.masks)
-        return {**frames, "store": self.root / f"{dataset}.h5", "masks": masks}
+        return {**frames, **self.files(dataset), "masks": masks}
+
+    def files(self, dataset: str = "duke") -> dict[str, object]:
+        """What any figure needs beside the tables."""
+        models = dict.fromkeys(cell.model for cell in self.cells if cell.dataset == dataset)
+        folder = self.root / "networks" / dataset
+        return {
+            "store": self.root / f"{dataset}.h5",
+            "masks": self.masks,
+            "networks": [write_network(folder / f"{m}.json", m, dataset) for m in models],
+            "benchmark": [],
+            "support": support.rows(),
+            "left_out": {"no such engine": ["duke/unet/fastdp/sigma1/fold0/seed0"]},
+            "missing": {},
+        }
 
     def render(self, name: str, *outputs: Path) -> None:
-        store = self.root / "duke.h5"
-        figures.render(name, "duke", self.tables, store, self.masks, outputs)
+        figures.render(name, "duke", self.tables | self.files(), outputs)
+
+
+def write_tables(folders: list[Path], root: Path) -> dict[str, Path]:
+    """Every table of the cells in `folders`, collected and derived: {kind: path}."""
+    sources = dict.fromkeys(tables.KINDS, folders)
+    if predicted := [folder for folder in folders if (folder / "predictions.parquet").exists()]:
+        sources["predictions"] = predicted
+    paths = {kind: root / f"{kind}.parquet" for kind in (*sources, *DERIVED)}
+    for kind, cells in sources.items():
+        tables.collect(kind, cells, paths[kind])
+    found = results.read({kind: paths[kind] for kind in sources})
+    for kind, module in DERIVED.items():
+        tables.write(module.table(found), paths[kind])
+    return paths
 
 
 @functools.cache
@@ -125,7 +157,7 @@ def texts(figure):
     seen = {
         label
         for axis in figure.findobj(Axis)
-        if axis.axes.get_visible()
+        if axis.axes.get_visible() and axis.axes.axison
         for tick in axis._update_ticks()
         for label in (tick.label1, tick.label2)
     }

@@ -72,6 +72,7 @@ PRIVACY = IDENTITY | {
     "batch_size_realised_mean": "float64",
     "empty_batches": "int64",
     "noise_additions": "int64",
+    "sparsification": "float64",
     "beta": "float64",
     "epsilon_per_pixel": "float64",
     "epsilon_per_image": "float64",
@@ -79,13 +80,14 @@ PRIVACY = IDENTITY | {
 }
 JSON_COLUMNS = {"cost": COST, "privacy": PRIVACY}
 KINDS = ("history", "scores", "cost", "privacy")
+PREDICTIONS = "predictions"  # of classifications alone
 ROWS_PER_GROUP = 20_000
 
 
 def collect(kind: str, cell_folders: Iterable[str | Path], out_path: str | Path) -> None:
     """Join one file of every cell into the Parquet table `out_path` (zstd), cell after cell.
 
-    `kind` is "history" or "scores" (`<cell>/<kind>.parquet`) or "cost" or "privacy"
+    `kind` is "history", "scores" or "predictions" (`<cell>/<kind>.parquet`) or "cost" or "privacy"
     (`<cell>/<kind>.json`: one row a cell). The rows follow the order of `cell_folders`. Memory
     does not grow with the number of rows: they are written in groups of about 20,000. Parquet
     columns that only some cells have (those of a task, a Dice per class) are null in the others;
@@ -97,8 +99,10 @@ def collect(kind: str, cell_folders: Iterable[str | Path], out_path: str | Path)
 
     Raises UserError naming the cell file that is missing, broken or without an expected column.
     """
-    if kind not in KINDS:
-        raise UserError(f"tables: found kind '{kind}', expected one of {', '.join(KINDS)}")
+    if kind not in (*KINDS, PREDICTIONS):
+        raise UserError(
+            f"tables: found kind '{kind}', expected one of {', '.join((*KINDS, PREDICTIONS))}"
+        )
     folders = [Path(folder) for folder in cell_folders]
     if not folders:
         raise UserError(f"{out_path}: found no cells to collect, expected at least one")
@@ -126,6 +130,12 @@ def read(
 
     rows = None if dataset is None else [("dataset", "=", dataset)]
     return pq.read_table(path, columns=columns and list(columns), filters=rows).to_pandas()
+
+
+def write(frame: pd.DataFrame, out_path: str | Path) -> None:
+    """Write a table that was made from others (zstd), whole or not at all."""
+    with replacing(out_path) as temporary:
+        frame.to_parquet(temporary, compression="zstd", index=False)
 
 
 def _from_parquet(kind: str, folders: list[Path]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

@@ -1,0 +1,143 @@
+"""Pairs of mechanisms, compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dpmedbench import comparisons, evaluation, results
+
+WAYS = [("plain", "none"), ("one", "sigma1"), ("other", "sigma1"), ("one", "sigma2")]
+
+
+def made(patients=20, runs=3, better=0.1, ways=WAYS, seed=0, dataset="duke"):
+    """Results of a segmentation: each way is better than the one before it by `better`."""
+    rng = np.random.default_rng(seed)
+    ease = rng.normal(0, 0.05, patients)
+    rows, cells = [], []
+    for rank, (mechanism, privacy) in enumerate(ways):
+        for run in range(runs):
+            cell = dict(
+                zip(results.CELL, (dataset, "unet", mechanism, privacy, 0, run), strict=True)
+            )
+            cells.append(cell | {"step_seconds": 1 + rank + rng.normal(0, 0.01)})
+            level = 0.5 + better * rank + ease + rng.normal(0, 0.01, patients)
+            for patient in range(patients):
+                for c in range(2):
+                    rows.append(
+                        cell
+                        | {"predictor": "model", "patient": f"p{patient}", "class": c, "images": 4}
+                        | dict.fromkeys(evaluation.SEGMENTED, level[patient])
+                    )
+    empty = pd.DataFrame(columns=[*results.CELL, "predictor"])
+    return results.Results(pd.DataFrame(cells), pd.DataFrame(rows), empty)
+
+
+def of(frame, second, first="plain", metric="dice"):
+    """The one row of a pair, second a mechanism and privacy."""
+    found = frame[
+        (frame["first"] == first)
+        & (frame["second"] == second[0])
+        & (frame["privacy"] == second[1])
+        & (frame["metric"] == metric)
+    ]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_private_ones_at_one_noise_and_each_with_the_ordinary():
+    frame = comparisons.table(made())
+    assert list(frame.columns) == comparisons.COLUMNS
+    found = frame.loc[frame["metric"] == "dice", ["first", "second", "privacy"]]
+    assert sorted(found.itertuples(index=False, name=None)) == [
+        ("one", "other", "sigma1"),
+        ("plain", "one", "sigma1"),
+        ("plain", "one", "sigma2"),
+        ("plain", "other", "sigma1"),
+    ]
+    assert (frame["metric"] == "step_seconds").sum() == 4
+
+
+def test_a_clear_difference_has_its_sign_and_size():
+    for better, verdict in ((0.1, "higher"), (-0.1, "lower")):
+        row = of(comparisons.table(made(better=better)), ("one", "sigma1"))
+        assert row["difference"] == pytest.approx(better, abs=0.01)
+        assert row["low"] < row["difference"] < row["high"]
+        assert row["verdict"] == verdict
+        assert (row["pairs"], row["runs"], row["note"]) == (20, 3, "")
+        assert row["p"] < row["p_holm"] < 0.05
+
+
+def test_no_difference_cannot_be_separated():
+    row = of(comparisons.table(made(better=0.0)), ("one", "sigma1"))
+    assert row["verdict"] == "cannot be separated"
+    assert row["low"] < 0 < row["high"]
+
+
+def test_pairs_swapped_are_the_same_pairs():
+    ways = [("one", "sigma1"), ("other", "sigma1")]
+    found = made(better=0.02, ways=ways)
+    swapped = results.Results(found.cells.iloc[::-1], found.segmented, found.predicted)
+    one = of(comparisons.table(found), ("other", "sigma1"), "one")
+    other = of(comparisons.table(swapped), ("one", "sigma1"), "other")
+    for key, mirror in (("difference", "difference"), ("low", "high"), ("high", "low")):
+        assert other[key] == pytest.approx(-one[mirror], abs=1e-9)
+    assert other["p"] == pytest.approx(one["p"], abs=1e-3)
+
+
+def test_single_runs_say_nothing_of_the_next():
+    frame = comparisons.table(made(runs=1, better=0.3))
+    assert (frame["verdict"] == "single runs").all()
+    assert frame[["low", "high", "p", "p_holm"]].isna().all(axis=None)
+    assert of(frame, ("one", "sigma1"))["difference"] == pytest.approx(0.3, abs=0.01)
+
+
+def test_few_patients_separate_nothing_and_say_so():
+    row = of(comparisons.table(made(patients=4, better=0.3)), ("one", "sigma1"))
+    assert row["low"] > 0
+    assert row["p"] == pytest.approx(2 / 2**4)
+    assert row["verdict"] == "cannot be separated"
+    assert row["note"] == comparisons.FEW
+
+
+def test_one_patient_in_several_runs_is_no_single_run():
+    row = of(comparisons.table(made(patients=1, better=0.3)), ("one", "sigma1"))
+    assert (row["pairs"], row["runs"]) == (1, 3)
+    assert np.isnan(row["p"])
+    assert row["verdict"] == "cannot be separated"
+    assert row["note"] == comparisons.FEW
+
+
+def test_holm_counts_all_comparisons_of_the_primary_metric():
+    frame = comparisons.table(made())
+    dice = frame[frame["metric"] == "dice"]
+    p = dice["p"].to_numpy()
+    assert dice["p_holm"].max() == pytest.approx(min(1, max(p.max(), len(p) * p.min())), rel=0.01)
+    assert (dice["p_holm"] >= dice["p"]).all()
+    assert dice["p_holm"].min() == pytest.approx(4 * p.min())
+
+
+def test_training_luck_is_not_taken_for_a_difference():
+    """Many patients, two runs that disagree: a test over patients alone would be sure."""
+    found = made(patients=300, runs=2, better=0.0, ways=WAYS[:2])
+    luck = (found.segmented["mechanism"] == "one") & (found.segmented["seed"] == 0)
+    found.segmented.loc[luck, list(evaluation.SEGMENTED)] += 0.1
+    row = of(comparisons.table(found), ("one", "sigma1"))
+    assert row["p_holm"] < 0.05
+    assert row["low"] < 0.005
+    assert row["verdict"] == "cannot be separated"
+
+
+def test_only_runs_and_patients_that_both_have_count():
+    found = made(better=0.1)
+    cells = found.cells.drop(found.cells.query("mechanism == 'one' and seed == 2").index)
+    fewer = results.Results(cells, found.segmented, found.predicted)
+    assert of(comparisons.table(fewer), ("one", "sigma1"))["runs"] == 2
+    assert of(comparisons.table(fewer), ("other", "sigma1"))["runs"] == 3
+
+
+def test_nothing_to_compare():
+    frame = comparisons.table(made(ways=WAYS[:1]))
+    assert list(frame.columns) == comparisons.COLUMNS
+    assert frame.empty

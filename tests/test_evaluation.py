@@ -1,0 +1,190 @@
+"""Test scores with weights of patients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dpmedbench import classification_metrics, evaluation
+
+
+def answers(runs=2, patients=9, classes=3, seed=0, most=3):
+    """Predictions of some images of each patient, with ties, in no order."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for patient in range(patients):
+        labels = rng.integers(0, classes, rng.integers(1, most + 1))
+        for image, label in enumerate(labels):
+            for run in range(runs):
+                raw = rng.integers(1, 6, classes) + 2.0 * (np.arange(classes) == label)
+                probability = raw / raw.sum()
+                rows.append(
+                    {
+                        "fold": 0,
+                        "seed": run,
+                        "patient": f"p{patient}",
+                        "record": 10 * patient + image,
+                        "label": label,
+                        "predicted": probability.argmax(),
+                    }
+                    | {f"probability_{c}": probability[c] for c in range(classes)}
+                )
+    return pd.DataFrame(rows).sample(frac=1, random_state=seed, ignore_index=True)
+
+
+def dice(patients=5, classes=3, runs=2, seed=0):
+    """Means of patients as `results.read` makes them; the last class is not in all of them."""
+    rng = np.random.default_rng(seed)
+    index = pd.MultiIndex.from_product(
+        [[0], range(runs), [f"p{i}" for i in range(patients)], range(classes)],
+        names=["fold", "seed", "patient", "class"],
+    )
+    frame = pd.DataFrame(
+        rng.random((len(index), 4)), index, columns=list(evaluation.SEGMENTED)
+    ).reset_index()
+    absent = (frame["class"] == classes - 1) & frame["patient"].isin(("p1", "p3"))
+    frame.loc[absent, list(evaluation.SEGMENTED)] = np.nan
+    return frame.assign(images=11)
+
+
+def equal(found):
+    """The scores of patients that count equally: {metric: (R,)}."""
+    return {k: v[0] for k, v in found.scores(np.ones((1, len(found.patients)))).items()}
+
+
+def drawn(frame, counts):
+    """The rows of patients drawn so often, each draw a patient of its own."""
+    names = frame["patient"].unique()
+    parts = [
+        frame[frame["patient"] == name].assign(patient=f"{name}/{draw}")
+        for name, count in zip(names, counts, strict=True)
+        for draw in range(count)
+    ]
+    return pd.concat(parts)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_one_image_a_patient_scores_as_ever(classes):
+    frame = answers(patients=60, classes=classes, most=1)
+    found = equal(evaluation.classification(frame))
+    columns = [f"probability_{c}" for c in range(classes)]
+    for run, part in frame.groupby("seed"):
+        expected = classification_metrics.scores(part[columns].to_numpy(), part["label"].to_numpy())
+        assert {k: v[run] for k, v in found.items()} == pytest.approx(
+            {k: score.value for k, score in expected.items()}, abs=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("task", "frame"),
+    [(evaluation.classification, answers()), (evaluation.segmentation, dice())],
+)
+def test_weights_are_draws_of_patients(task, frame):
+    found = task(frame)
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        counts = rng.multinomial(
+            len(found.patients), [1 / len(found.patients)] * len(found.patients)
+        )
+        by_name = dict(zip(found.patients, counts, strict=True))
+        again = equal(task(drawn(frame, [by_name[name] for name in frame["patient"].unique()])))
+        weighted = found.scores(counts[None].astype(float))
+        assert set(weighted) == set(again)
+        for metric, values in again.items():
+            np.testing.assert_allclose(weighted[metric][0], values, atol=1e-9, err_msg=metric)
+
+
+def test_images_of_a_patient_count_as_one():
+    frame = answers()
+    often = pd.concat([frame, *[frame[frame["patient"] == "p0"]] * 7])
+    once, again = (evaluation.classification(f) for f in (frame, often))
+    weights = np.random.default_rng(0).random((6, len(once.patients)))
+    for metric, values in once.scores(weights).items():
+        np.testing.assert_allclose(again.scores(weights)[metric], values, atol=1e-12)
+    np.testing.assert_allclose(again.primary, once.primary, atol=1e-12)
+
+
+def test_dice_is_the_mean_of_the_means_of_classes():
+    frame = dice()
+    found = equal(evaluation.segmentation(frame))
+    for run, part in frame.groupby("seed"):
+        means = part.groupby("class")[list(evaluation.SEGMENTED)].mean()
+        assert found["dice"][run] == pytest.approx(means["dice"].iloc[1:].mean())
+        assert found["dice_with_background"][run] == pytest.approx(means["dice"].mean())
+        assert found["miou"][run] == pytest.approx(means["iou"].mean())
+        assert found["hd95"][run] == pytest.approx(means["hd95"].iloc[1:].mean())
+        assert found["boundary_mae"][run] == pytest.approx(means["boundary_mae"].mean())
+        for c, value in means["dice"].items():
+            assert found[f"dice_{c}"][run] == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("task", "frame", "metric"),
+    [
+        (evaluation.classification, answers(), "balanced_accuracy"),
+        (evaluation.segmentation, dice(), "dice"),
+    ],
+)
+def test_parts_of_patients_have_the_primary_metric_as_mean(task, frame, metric):
+    found = task(frame)
+    for values in (found.parts, found.primary):
+        np.testing.assert_allclose(np.nanmean(values, axis=1), equal(found)[metric], atol=1e-12)
+
+
+def test_parts_of_complete_patients_are_their_own_scores():
+    frame = dice().fillna(0.5)
+    found = evaluation.segmentation(frame)
+    own = frame[frame["class"] > 0].pivot_table("dice", "seed", "patient")
+    np.testing.assert_allclose(found.parts, own)
+    np.testing.assert_allclose(found.primary, own)
+
+
+def test_rare_classes_do_not_widen_the_balanced_accuracy():
+    """One answer for all: 0.5 whoever the patients are, and no spread."""
+    frame = answers(patients=40, classes=2).assign(predicted=1)
+    found = evaluation.classification(frame)
+    np.testing.assert_allclose(found.primary, 0.5)
+    assert np.ptp(found.parts) > 0.5
+
+
+def test_draws_without_a_class_have_no_balanced_accuracy_and_no_area():
+    frame = answers(classes=2, most=1)
+    found = evaluation.classification(frame)
+    of_patient = frame.drop_duplicates("patient").set_index("patient")["label"][found.patients]
+    scores = found.scores((of_patient == 1).to_numpy(float)[None])
+    assert np.isnan(scores["balanced_accuracy"]).all()
+    assert np.isnan(scores["auroc"]).all()
+    assert np.isfinite(scores["accuracy"]).all()
+
+
+def test_folds_have_patients_of_their_own():
+    one = dice()
+    other = dice(seed=1).assign(fold=1)
+    other["patient"] = "q" + other["patient"]
+    both = evaluation.segmentation(pd.concat([one, other]))
+    assert both.parts.shape == both.primary.shape == (4, 10)
+    assert np.isnan(both.primary[0, 5:]).all()
+    assert both.images == 110
+    expected = np.concatenate([equal(evaluation.segmentation(f))["dice"] for f in (one, other)])
+    np.testing.assert_allclose(equal(both)["dice"], expected)
+    none = both.scores(np.repeat([0.0, 1.0], 5)[None])["dice"][0]
+    assert np.isnan(none[:2]).all()
+    np.testing.assert_allclose(none[2:], expected[2:])
+
+
+def test_answers_that_are_not_finite_have_no_scores():
+    frame = answers()
+    frame.loc[frame.index[frame["seed"] == 1][0], "probability_0"] = np.nan
+    found = equal(evaluation.classification(frame))
+    for metric, values in found.items():
+        assert np.isfinite(values[0]), metric
+        assert np.isnan(values[1]), metric
+
+
+def test_one_class_has_no_area_and_no_kappa():
+    frame = answers(classes=3).query("label == 0")
+    found = equal(evaluation.classification(frame))
+    assert np.isnan(found["auroc"]).all()
+    assert np.isnan(found["kappa"]).all()
+    assert np.isfinite(found["accuracy"]).all()

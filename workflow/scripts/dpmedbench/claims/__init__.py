@@ -1,0 +1,32 @@
+"""The claims of the published studies, each decided by the results of the study that ran.
+
+One module a study. A claim is a function of the results, marked with `base.claim`, that returns
+what was found, or None where the cells it takes were not run. Settings are recognised by what they
+are (engine, mode, clipping, sparsification), not by the names of the configuration; datasets
+and networks by name.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dpmedbench.claims import bookkeeping, clipping, engines, local_dp
+from dpmedbench.claims.base import Claim
+from dpmedbench.results import Results
+
+CLAIMS = tuple(
+    found
+    for module in (bookkeeping, local_dp, engines, clipping)
+    for found in vars(module).values()
+    if isinstance(found, Claim)
+)
+
+
+def table(results: Results) -> pd.DataFrame:
+    """A row a claim: id, study, source, claim, statistic, finding, value, low, high, verdict.
+
+    `verdict` is "supported", "contradicted", "cannot be separated" or "not run" (`base.judge`);
+    `value` is the statistic with its interval, NaN where there is none, and `finding` says it in
+    words.
+    """
+    return pd.DataFrame([claim.row(results) for claim in CLAIMS])

@@ -1,0 +1,177 @@
+"""What a claim is, how it is judged, and the statistics that claims share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dpmedbench import statistics
+from dpmedbench.evaluation import RUN
+from dpmedbench.results import Results
+from dpmedbench.summary import text
+
+SUPPORTED, CONTRADICTED = "supported", "contradicted"
+UNCLEAR, NOT_RUN = "cannot be separated", "not run"
+SAME = 0.01  # epsilons within 1 % are equal
+CONTEXT = ["dataset", "model", "privacy"]
+
+
+class Estimate(NamedTuple):
+    """A statistic, the ends of its interval (NaN: none), and of what it was taken, in words."""
+
+    value: float
+    low: float
+    high: float
+    of: str
+
+
+class Finding(NamedTuple):
+    """What was found: a sentence with {} for the estimate, the estimate, and the verdict."""
+
+    sentence: str
+    estimate: Estimate
+    verdict: str
+
+    def __str__(self) -> str:
+        interval = "" if math.isfinite(self.estimate.low) else ", no interval"
+        words = self.sentence.removesuffix(".").format(text(*self.estimate[:3]))
+        return f"{words} ({self.estimate.of}{interval})."
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published claim; `decide` finds None where what it takes was not run."""
+
+    id: str
+    study: str
+    source: str
+    claim: str
+    statistic: str
+    decide: Callable[[Results], Finding | None]
+
+    def row(self, results: Results) -> dict[str, object]:
+        """The row of the table."""
+        found = self.decide(results)
+        value, low, high, _ = found.estimate if found else (math.nan, math.nan, math.nan, "")
+        return {
+            "id": self.id,
+            "study": self.study,
+            "source": self.source,
+            "claim": self.claim,
+            "statistic": self.statistic,
+            "finding": str(found) if found else "",
+            "value": value,
+            "low": low,
+            "high": high,
+            "verdict": found.verdict if found else NOT_RUN,
+        }
+
+
+def claim(source: str, sentence: str, statistic: str) -> Callable:
+    """Make a claim of a function of the results: its id is study.name."""
+
+    def of(decide: Callable[[Results], Finding | None]) -> Claim:
+        study = decide.__module__.rpartition(".")[2]
+        return Claim(f"{study}.{decide.__name__}", study, source, sentence, statistic, decide)
+
+    return of
+
+
+def judge(estimate: Estimate, above: float = -math.inf, below: float = math.inf) -> str:
+    """Whether a statistic is between `above` and `below`, as claimed.
+
+    "supported" where its interval is within, "contradicted" where the interval is without, and
+    "cannot be separated" where it is neither or there is none.
+    """
+    _, low, high, _ = estimate
+    if low > above and high < below:
+        return SUPPORTED
+    return CONTRADICTED if high <= above or low >= below else UNCLEAR
+
+
+def conclude(
+    sentence: str,
+    estimate: Estimate | None,
+    above: float = -math.inf,
+    below: float = math.inf,
+    contrary: bool = False,
+) -> Finding | None:
+    """The finding on "the statistic is between `above` and `below`" or, where `contrary`, that it
+    is not; None without a statistic. `sentence` has {} for it."""
+    if estimate is None:
+        return None
+    verdict = judge(estimate, above, below)
+    if contrary:
+        verdict = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED}.get(verdict, verdict)
+    return Finding(sentence, estimate, verdict)
+
+
+def paired(
+    first: pd.DataFrame, second: pd.DataFrame, value: str, on: Sequence[str]
+) -> pd.DataFrame:
+    """Pairs of values, "first" and "second", of cells (or their patients) that agree in `on`.
+
+    Also "run" and "setting", which number the runs and everything else that tells pairs apart.
+    """
+    keys = [*on, *RUN, *(["patient"] if "patient" in first else [])]
+    pairs = first.merge(second, on=keys, suffixes=("_1", "_2"))
+    pairs = pairs.dropna(subset=[f"{value}_1", f"{value}_2"])
+    telling = [f"{name}{end}" for name in (*CONTEXT, "mechanism") for end in ("", "_1", "_2")]
+    return pairs.assign(
+        first=pairs[f"{value}_1"],
+        second=pairs[f"{value}_2"],
+        run=pairs.groupby(RUN).ngroup(),
+        setting=pairs.groupby(pairs.columns.intersection(telling).tolist()).ngroup(),
+    )
+
+
+def mean(pairs: pd.DataFrame, effect: pd.Series) -> Estimate | None:
+    """The mean effect over pairs, None where there are none.
+
+    What is resampled is runs and patients, or, where all are of one run, the settings.
+    """
+    if pairs.empty:
+        return None
+    runs, settings = pairs["run"].nunique(), pairs["setting"].nunique()
+    units = ["run" if runs > 1 else "setting"]
+    if max(runs, settings) > 1 and "patient" in pairs:
+        units.append("patient")
+    found = statistics.mean_interval(pairs.assign(effect=effect), "effect", units)
+    return Estimate(*found, _of(runs, settings))
+
+
+def ratio(pairs: pd.DataFrame) -> Estimate | None:
+    """The geometric mean of second / first."""
+    found = mean(pairs, np.log(pairs["second"] / pairs["first"]))
+    return found and Estimate(*np.exp(found[:3]).tolist(), found.of)
+
+
+def difference(pairs: pd.DataFrame) -> Estimate | None:
+    """The mean of second - first."""
+    return mean(pairs, pairs["second"] - pairs["first"])
+
+
+def spread(values: pd.Series, of: str) -> Estimate | None:
+    """The mean of numbers without chance in them, with the least and the largest as interval."""
+    return None if values.empty else Estimate(values.mean(), values.min(), values.max(), of)
+
+
+def trend(cells: pd.DataFrame, value: str, over: str) -> Estimate | None:
+    """The slope of `value` over a column, each dataset, model, mechanism and run on a level of its
+    own; None where the column does not vary."""
+    cells = cells.dropna(subset=[value, over])
+    found = statistics.slope(cells, value, over, ["dataset", "model", "mechanism", *RUN])
+    if math.isnan(found[0]):
+        return None
+    settings = cells[[*CONTEXT, "mechanism"]].drop_duplicates()
+    return Estimate(*found, _of(len(cells[RUN].drop_duplicates()), len(settings)))
+
+
+def _of(runs: int, settings: int) -> str:
+    of = f"{settings} setting{'s' * (settings > 1)}"
+    return f"{of}, single runs" if runs == 1 else f"{of}, {runs} runs"

@@ -1,0 +1,176 @@
+"""Shandilya, "Balancing Privacy and Performance: A Comparative Study of Gradient Clipping
+Techniques in DP-SGD"."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from dpmedbench.claims import base, ways
+from dpmedbench.claims.base import CONTEXT, Finding, claim
+from dpmedbench.evaluation import RUN
+from dpmedbench.results import CELL, Results
+
+SMALL, LARGE = "unet", "nested_unet"
+WITHIN = ["dataset", "model"]
+ACROSS = ["dataset", "mechanism", "privacy"]
+MARGIN = 0.02
+
+
+@claim(
+    "Results, training loss",
+    "Automatic clipping reaches a lower training loss than ordinary training.",
+    "Last training loss with automatic clipping minus that of ordinary training of the same "
+    "network.",
+)
+def training_loss(results: Results) -> Finding | None:
+    pairs = _against_ordinary(results.cells, "train_loss")
+    return _loss(pairs)
+
+
+@claim(
+    "Results, validation loss",
+    "In U-Net automatic clipping reaches a lower validation loss than ordinary training, given "
+    "the right noise multiplier.",
+    "Last validation loss with automatic clipping at its best noise multiplier minus that of "
+    "ordinary training, U-Net.",
+)
+def validation_loss_unet(results: Results) -> Finding | None:
+    pairs = _against_ordinary(_network(results.cells, SMALL), "val_loss")
+    means = pairs.groupby("privacy_2")["second"].transform("mean")
+    return _loss(pairs[means == means.min()])
+
+
+@claim(
+    "Results, validation loss",
+    "In Nested U-Net the validation loss of ordinary training stays below that of automatic "
+    "clipping.",
+    "Last validation loss with automatic clipping minus that of ordinary training, Nested U-Net.",
+)
+def validation_loss_nested(results: Results) -> Finding | None:
+    pairs = _against_ordinary(_network(results.cells, LARGE), "val_loss")
+    found = base.difference(pairs)
+    return base.conclude("The loss with automatic clipping is higher by {}.", found, above=0)
+
+
+@claim(
+    "Results, training loss",
+    "Random sparsification has the highest training loss.",
+    "Last training loss with random sparsification minus the higher of those of ordinary training "
+    "and automatic clipping at the same noise.",
+)
+def sparsification_loss(results: Results) -> Finding | None:
+    cells = results.cells
+    plain = base.paired(ways.ordinary(cells), ways.sparsified(cells), "train_loss", WITHIN)
+    pairs = base.paired(ways.automatic(cells), ways.sparsified(cells), "train_loss", CONTEXT)
+    same = pairs.merge(plain[[*WITHIN, *RUN, "first"]].drop_duplicates(), on=[*WITHIN, *RUN])
+    found = base.mean(same, same["second"] - same[["first_x", "first_y"]].max(axis=1))
+    return base.conclude("The loss with random sparsification is higher by {}.", found, above=0)
+
+
+@claim(
+    "Results, privacy spent",
+    "Privacy spent increases with the complexity of the network.",
+    "Final epsilon of Nested U-Net over that of U-Net at the same mechanism and noise, mean and "
+    "range; more means above 1.01.",
+)
+def budget_complexity(results: Results) -> Finding | None:
+    private = results.cells[np.isfinite(results.cells["epsilon"])]
+    pairs = base.paired(_network(private, SMALL), _network(private, LARGE), "epsilon", ACROSS)
+    found = base.spread(pairs["second"] / pairs["first"], f"{pairs['setting'].nunique()} settings")
+    return base.conclude(
+        "Nested U-Net spends {} times the epsilon of U-Net.", found, above=1 + base.SAME
+    )
+
+
+@claim(
+    "Results, privacy spent",
+    "A higher noise multiplier leads to less privacy spent.",
+    "Final epsilon at each noise multiplier over that at the next lower one of the same "
+    "mechanism, mean and range; less means below 1.",
+)
+def budget_noise(results: Results) -> Finding | None:
+    private = results.cells[np.isfinite(results.cells["epsilon"])]
+    levels = private.groupby(["dataset", "model", "mechanism", "noise_multiplier"])["epsilon"]
+    spent = levels.mean()
+    ratios = (spent / spent.groupby(level=[0, 1, 2]).shift()).dropna()
+    found = base.spread(ratios, f"{len(ratios)} pairs of noise levels")
+    return base.conclude(
+        "Epsilon at the higher noise is {} times that at the lower.", found, below=1
+    )
+
+
+@claim(
+    "Results, training time",
+    "Nested U-Net takes more time than U-Net.",
+    "Seconds per epoch of Nested U-Net over those of U-Net at the same mechanism and noise, "
+    "geometric mean.",
+)
+def time_nested(results: Results) -> Finding | None:
+    cells = results.cells
+    pairs = base.paired(_network(cells, SMALL), _network(cells, LARGE), "epoch_seconds", ACROSS)
+    found = base.ratio(pairs)
+    return base.conclude("Nested U-Net takes {} times as long.", found, above=1)
+
+
+@claim(
+    "Results, training time",
+    "In Nested U-Net automatic clipping with noise multiplier 1.0 is the fastest.",
+    "Seconds per epoch of automatic clipping at noise multiplier 1 over those of the fastest other "
+    "setting of the same run, Nested U-Net, geometric mean.",
+)
+def time_automatic(results: Results) -> Finding | None:
+    cells = _network(results.cells, LARGE)
+    fast = ways.automatic(cells)
+    fast = fast[fast["noise_multiplier"] == 1]
+    others = cells.drop(fast.index)
+    others = others.loc[others.groupby(["dataset", *RUN])["epoch_seconds"].idxmin()]
+    pairs = base.paired(others, fast, "epoch_seconds", ["dataset"])
+    found = base.ratio(pairs)
+    return base.conclude("It takes {} times as long as the fastest other setting.", found, below=1)
+
+
+@claim(
+    "Results, accuracy",
+    "Nested U-Net reaches a higher validation accuracy than U-Net.",
+    "Share of right validation pixels after the last epoch, Nested U-Net minus U-Net at the same "
+    "mechanism and noise.",
+)
+def accuracy_nested(results: Results) -> Finding | None:
+    cells = results.cells
+    if "val_pixel_accuracy" not in cells:
+        return None
+    pairs = base.paired(
+        _network(cells, SMALL), _network(cells, LARGE), "val_pixel_accuracy", ACROSS
+    )
+    found = base.difference(pairs)
+    return base.conclude("The accuracy of Nested U-Net is higher by {}.", found, above=0)
+
+
+@claim(
+    "Conclusion, performance",
+    "Automatic clipping outperforms or matches ordinary training.",
+    "Test Dice with automatic clipping minus that of ordinary training of the same network, over "
+    "patients; matching means above -0.02.",
+)
+def utility(results: Results) -> Finding | None:
+    cells = results.cells[results.cells["dataset"].map(results.primary) == "dice"]
+    first, second = (
+        results.test_scores.merge(way(cells)[CELL]) for way in (ways.ordinary, ways.automatic)
+    )
+    pairs = base.paired(first, second, "score", WITHIN)
+    found = base.difference(pairs)
+    return base.conclude("The Dice with automatic clipping differs by {}.", found, above=-MARGIN)
+
+
+def _loss(pairs: pd.DataFrame) -> Finding | None:
+    found = base.difference(pairs)
+    return base.conclude("The loss with automatic clipping differs by {}.", found, below=0)
+
+
+def _against_ordinary(cells: pd.DataFrame, value: str) -> pd.DataFrame:
+    return base.paired(ways.ordinary(cells), ways.automatic(cells), value, WITHIN)
+
+
+def _network(cells: pd.DataFrame, name: str) -> pd.DataFrame:
+    return cells[cells["model"] == name]

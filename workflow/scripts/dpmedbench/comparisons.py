@@ -1,0 +1,127 @@
+"""Pairs of mechanisms, compared on the same patients and runs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from dpmedbench import statistics
+from dpmedbench.evaluation import RUN
+from dpmedbench.results import SETTING, Results
+
+COLUMNS = [
+    "dataset",
+    "model",
+    "privacy",
+    "first",
+    "second",
+    "metric",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "pairs",
+    "runs",
+    "test",
+    "verdict",
+    "note",
+]
+LEVEL = 0.05
+TEST = "sign-flip permutation test"
+FEW = "too few pairs: no result could be separated from chance after the correction"
+HIGHER, LOWER, UNCLEAR, SINGLE = "higher", "lower", "cannot be separated", "single runs"
+
+
+def table(results: Results) -> pd.DataFrame:
+    """`COLUMNS`, a row a pair and metric.
+
+    Private mechanisms are compared at the same noise, and each with those that are not private;
+    `privacy` is the noise of the private ones. The metrics are the primary one of the test set
+    (`Results.primary`), paired by patient: `pairs` of them, and "step_seconds", paired by run. Of
+    both only the runs (folds and seeds) that both mechanisms have count.
+
+    `difference` is `second` minus `first`; `low` and `high` are the ends of its 95 % interval over
+    patients and runs (`statistics.interval`). `p` is of a paired permutation test, `p_holm` that
+    of Holm over all comparisons of the study of either kind. `verdict`: "higher" or "lower" where
+    `p_holm` is below 0.05 and the interval is without 0, "cannot be separated" where not, and
+    "single runs" where there is one run of each, which says nothing of the next.
+    """
+    by_patient = _values(results.test_scores, [*RUN, "patient"])
+    seconds = results.cells.assign(score=results.cells["step_seconds"])
+    by_run = _values(seconds.assign(part=seconds["score"]), RUN)
+    pairs = list(_pairs(results.cells))
+    rows = [_compared(*pair, by_patient, results.primary(pair[0][0])) for pair in pairs]
+    rows += [_compared(*pair, by_run, "step_seconds") for pair in pairs]
+    frame = pd.DataFrame([row for row in rows if row], columns=COLUMNS)
+    for _, kind in frame.groupby(frame["metric"] == "step_seconds"):
+        frame.loc[kind.index, "p_holm"] = statistics.holm(kind["p"])
+        several = kind["runs"] > 1
+        least = several.sum() * 2.0 ** (1 - kind["pairs"])
+        frame.loc[kind.index[several & (least >= LEVEL)], "note"] = FEW
+    separated = frame["p_holm"] < LEVEL
+    verdicts = {
+        SINGLE: frame["runs"] == 1,
+        HIGHER: separated & (frame["low"] > 0),
+        LOWER: separated & (frame["high"] < 0),
+    }
+    return frame.assign(verdict=np.select(list(verdicts.values()), list(verdicts), UNCLEAR))
+
+
+def _values(frame: pd.DataFrame, units: list[str]) -> dict[tuple, pd.DataFrame]:
+    """The scores and parts of each setting by unit."""
+    groups = frame.set_index(units).groupby(SETTING, sort=False)
+    return {setting: values[["score", "part"]] for setting, values in groups}
+
+
+def _pairs(cells: pd.DataFrame) -> Iterator[tuple[tuple, tuple]]:
+    """The settings of every comparison, the first and the second."""
+    for _, part in cells[SETTING].drop_duplicates().groupby(["dataset", "model"], sort=False):
+        settings = list(part.itertuples(index=False, name=None))
+        ordinary = [setting for setting in settings if setting[3] == "none"]
+        private = [setting for setting in settings if setting[3] != "none"]
+        yield from itertools.product(ordinary, private)
+        for one, other in itertools.combinations(private, 2):
+            if one[3] == other[3]:
+                yield one, other
+
+
+def _compared(
+    first: tuple, second: tuple, values: dict[tuple, pd.DataFrame], metric: str
+) -> dict[str, object] | None:
+    """A row without what depends on other rows; None where the two share no unit."""
+    if first not in values or second not in values:
+        return None
+    differences = (values[second] - values[first]).dropna()
+    if differences.empty:
+        return None
+    frame = differences.reset_index()
+    frame["run"] = frame.groupby(RUN).ngroup()
+    unit = "patient" if "patient" in frame else "run"
+    of_unit = frame.groupby(unit)["part"].mean()
+    runs = frame["run"].nunique()
+    value, low, high = frame["score"].mean(), math.nan, math.nan
+    if runs > 1:
+        units = list(dict.fromkeys(("run", unit)))
+        value, low, high = statistics.mean_interval(frame, "score", units)
+    dataset, model, mechanism, privacy = second
+    return {
+        "dataset": dataset,
+        "model": model,
+        "privacy": privacy,
+        "first": first[2],
+        "second": mechanism,
+        "metric": metric,
+        "difference": value,
+        "low": low,
+        "high": high,
+        "p": statistics.paired_test(of_unit) if runs > 1 else math.nan,
+        "pairs": len(of_unit),
+        "runs": runs,
+        "test": TEST,
+        "note": "",
+    }

@@ -1,0 +1,148 @@
+"""Intervals, paired tests and slopes.
+
+What is resampled are units: patients, and runs (a fold and seed). Both have effects of their own,
+and each patient is seen by several runs or each run sees several patients, so that units of both
+kinds are drawn with replacement, independently, and a value counts as often as its run times its
+patient was drawn: the pigeonhole bootstrap (Owen 2007, doi:10.1214/07-AOAS122), which errs on the
+wide side. Few units make percentile intervals too narrow; they are expanded as if by Student's t
+of the fewer units (Hesterberg 2015, doi:10.1080/00031305.2015.1089789).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+CONFIDENCE = 0.95
+WIDEST = 0.998  # so that the ends of an expanded interval are not single resamples
+RESAMPLES = 2000
+PERMUTATIONS = 9999
+SEED = 20240229
+
+
+def interval(
+    statistic: Callable[..., np.ndarray], sizes: Sequence[int], resamples: int = RESAMPLES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high ends of the 95 % interval of `statistic` over units of `len(sizes)` kinds.
+
+    Args:
+        statistic: of an array (B, n) for each n of `sizes`, how often each unit counts in each of
+            B resamples, to values (..., B), NaN where a resample defines none.
+        sizes: numbers of units; a single unit always counts once. NaN where no kind has two.
+
+    Repeatable: the draws depend on `sizes` alone.
+    """
+    several = [n for n in sizes if n > 1]
+    if not several:
+        nothing = np.full(statistic(*(np.ones((1, n)) for n in sizes)).shape[:-1], np.nan)
+        return nothing, nothing
+
+    def of_units(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        counts = (_counts(units, n) for units, n in zip(drawn, several, strict=True))
+        ones = np.ones((len(drawn[0]), 1))
+        return statistic(*(next(counts) if n > 1 else ones for n in sizes))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        draws = stats.bootstrap(
+            [np.arange(n) for n in several],
+            of_units,
+            n_resamples=resamples,
+            batch=500,
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng([SEED, *sizes]),
+        ).bootstrap_distribution
+    tail = (1 - expanded(min(several))) / 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all undefined: NaN
+        low, high = np.nanquantile(draws, [tail, 1 - tail], axis=-1)
+    return low, high
+
+
+def expanded(units: int) -> float:
+    """The level of a percentile interval of `units` units that makes up for their small number."""
+    t = stats.t.ppf((1 + CONFIDENCE) / 2, units - 1)
+    return min(WIDEST, 1 - 2 * stats.norm.sf(t * math.sqrt(units / (units - 1))))
+
+
+def mean_interval(frame: pd.DataFrame, value: str, units: Sequence[str]) -> tuple[float, ...]:
+    """The mean of a column and the ends of its interval over `units`, columns that name them.
+
+    The ends are NaN where no column names two.
+    """
+    codes = [pd.factorize(frame[unit], sort=True)[0] for unit in units]
+    values = frame[value].to_numpy(float)
+
+    def mean(*weights: np.ndarray) -> np.ndarray:
+        count = math.prod(weight[:, code] for weight, code in zip(weights, codes, strict=True))
+        with np.errstate(invalid="ignore"):
+            return count @ values / count.sum(1)
+
+    low, high = interval(mean, [code.max() + 1 for code in codes])
+    return float(values.mean()), float(low), float(high)
+
+
+def paired_test(differences: Sequence[float]) -> float:
+    """Two-sided p of "the differences of the units lie around 0", NaN for fewer than two.
+
+    A sign-flip permutation test of the mean: every flip for up to 13 units (the smallest p is then
+    2 / 2^units), else 9,999 random ones.
+    """
+    values = np.asarray(differences, float)
+    if len(values) < 2:
+        return math.nan
+    if not values.any():
+        return 1.0
+    return float(
+        stats.permutation_test(
+            (values, -values),
+            lambda one, other, axis: np.mean(one - other, axis=axis),
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=PERMUTATIONS,
+            rng=np.random.default_rng([SEED, len(values)]),
+        ).pvalue
+    )
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """p-values adjusted for their number (Holm 1979); NaN, which counts as none, stays."""
+    from statsmodels.stats.multitest import multipletests
+
+    adjusted = np.array(p, float)
+    known = np.isfinite(adjusted)
+    if known.any():
+        adjusted[known] = multipletests(adjusted[known], method="holm")[1]
+    return adjusted
+
+
+def slope(
+    frame: pd.DataFrame, value: str, over: str, groups: Sequence[str]
+) -> tuple[float, float, float]:
+    """Least-squares slope of `value` over `over` and its 95 % interval.
+
+    Each group (of equal values in the columns `groups`) has an intercept of its own. NaN ends
+    where the residuals have no degree of freedom; all NaN where nothing varies.
+    """
+    import statsmodels.api as sm
+
+    if not frame.groupby(list(groups), dropna=False)[over].transform(np.ptp).gt(0).any():
+        return math.nan, math.nan, math.nan
+    group = pd.MultiIndex.from_frame(frame[list(groups)]).factorize()[0]
+    intercepts = pd.get_dummies(group, dtype=float).to_numpy()
+    values = frame[[value, over]].to_numpy(float)
+    fit = sm.OLS(values[:, 0], np.column_stack([values[:, 1], intercepts])).fit()
+    low, high = fit.conf_int(alpha=1 - CONFIDENCE)[0] if fit.df_resid > 0 else (math.nan, math.nan)
+    return float(fit.params[0]), float(low), float(high)
+
+
+def _counts(drawn: np.ndarray, number: int) -> np.ndarray:
+    """How often each of `number` units is in each row of `drawn` (B, n): (B, number)."""
+    rows = number * np.arange(len(drawn))[:, None]
+    return np.bincount((drawn + rows).ravel(), minlength=len(drawn) * number).reshape(-1, number)

@@ -1,0 +1,206 @@
+"""One row a setting and metric, with its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from dpmedbench import statistics
+from dpmedbench.evaluation import Evaluation
+from dpmedbench.results import CONSTANT, SETTING, TRAITS, Results
+
+COLUMNS = [
+    *SETTING,
+    *TRAITS,
+    "metric",
+    "value",
+    "low",
+    "high",
+    "level",
+    "runs",
+    "patients",
+    "images",
+    "epsilon",
+    "note",
+]
+RATIOS = {"step_seconds": "step_seconds_ratio", "peak_bytes": "peak_bytes_ratio"}
+ACCURACY = {"train": "train_accuracy_best", "test": "test_accuracy_best"}  # as published
+NOTHING = 1e-12  # what rounding leaves of 0
+SINGLE = "single run, no interval"
+ONE_PATIENT = "one test patient: the interval is over runs alone"
+UNDEFINED = "not defined on the test set"
+NOTES = {"test_accuracy_best": "the epoch was chosen on the test set: no honest estimate"}
+
+
+def table(results: Results) -> pd.DataFrame:
+    """The table: `COLUMNS`, a row a setting and metric.
+
+    `value` is the mean over the runs (folds and seeds) of the setting of a run's metric; on the
+    test set that is one of `evaluation`, a patient counting once. `low` and `high` are the ends of
+    its 95 % interval (`statistics.interval`), NaN where there is none; `level` says what was
+    resampled: "patients and runs", "runs", "patients" or "none". A single run has no interval,
+    because one training says nothing of the next; the constant predictor, mechanism "constant",
+    is not trained and has one over patients. `runs`, `patients` and `images` are how many there
+    are. `epsilon` is the mean over the runs, +inf where training is not private.
+    """
+    rows: list[dict[str, object]] = []
+    with_constant: set[tuple[str, str]] = set()
+    for setting, cells in results.settings():
+        dataset, model = setting[:2]
+        test = results.tests(cells)
+        found = [*_scored(test), *_noisy(results, cells), *_measured(results, cells)]
+        same = dict(zip(SETTING, setting, strict=True)) | _traits(cells) | _numbers(test)
+        rows += [same | {"runs": len(cells)} | row for row in found]
+        if (dataset, model) not in with_constant:
+            with_constant.add((dataset, model))
+            rows += _constant(results, dataset, model)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def accuracy_table(frame: pd.DataFrame, parts: Mapping[str, str] = ACCURACY) -> pd.DataFrame:
+    """A summary, or published numbers, in the shape of a table of a paper, in words.
+
+    Args:
+        frame: dataset, model, mechanism, privacy, metric, value and, where there are any, low and
+            high.
+        parts: {name of a row: its metric}, in this order.
+
+    Returns:
+        Rows dataset, model and part, columns mechanism and privacy, in the order of `frame`;
+        percentages as of `text`, "–" where there is none.
+    """
+    rows = frame.reset_index(drop=True)
+    rows["part"] = rows["metric"].map({metric: part for part, metric in parts.items()})
+    numbers = 100 * rows.reindex(columns=["value", "low", "high"])
+    rows["words"] = [text(*row, digits=4) for row in numbers.itertuples(index=False)]
+    rows = rows.dropna(subset="part")
+    index, columns = ["dataset", "model", "part"], ["mechanism", "privacy"]
+    table = rows.pivot_table("words", index, columns, aggfunc="first", fill_value="–")
+    settings = rows[["dataset", "model"]].drop_duplicates().itertuples(index=False, name=None)
+    order = [(*setting, part) for setting in settings for part in parts]
+    across = pd.MultiIndex.from_frame(rows[columns].drop_duplicates())
+    return table.reindex([row for row in order if row in table.index])[across]
+
+
+def text(value: float, low: float = math.nan, high: float = math.nan, digits: int = 3) -> str:
+    """A value with its interval, "0.731 [0.702, 0.755]": `digits` significant ones of the largest.
+
+    Without brackets where there is no interval; "–" where there is no value.
+    """
+    if math.isnan(value):
+        return "–"
+    numbers = [value] if math.isnan(low) else [value, low, high]
+    numbers = [number if abs(number) > NOTHING else 0.0 for number in numbers]
+    largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0)
+    places = max(0, digits - 1 - math.floor(math.log10(largest))) if largest else 0
+    words = [f"{number:,.{places}f}".replace("inf", "∞") for number in numbers]
+    return words[0] if len(words) == 1 else f"{words[0]} [{words[1]}, {words[2]}]"
+
+
+def _traits(cells: pd.DataFrame) -> dict[str, object]:
+    numbers = cells[["noise_multiplier", "epsilon"]].mean().to_dict()
+    return cells[TRAITS].iloc[0].to_dict() | numbers
+
+
+def _numbers(test: Evaluation | None) -> dict[str, int]:
+    if test is None:
+        return {"patients": 0, "images": 0}
+    return {"patients": len(test.patients), "images": test.images}
+
+
+def _noisy(results: Results, cells: pd.DataFrame) -> list[dict[str, object]]:
+    """The Dice on the test images with the noise of a local cell."""
+    rows = _scored(results.tests(cells, "model_on_noisy"))
+    return [row | {"metric": "noisy_dice"} for row in rows if row["metric"] == "dice"]
+
+
+def _constant(results: Results, dataset: str, model: str) -> list[dict[str, object]]:
+    """Rows of the constant predictor, of one run of each fold: in the others it is the same."""
+    cells = results.cells
+    cells = cells[(cells["dataset"] == dataset) & (cells["model"] == model)]
+    test = results.tests(cells.drop_duplicates("fold"), CONSTANT)
+    if test is None:
+        return []
+    same = {"dataset": dataset, "model": model, "mechanism": CONSTANT, "privacy": "none"}
+    same |= dict.fromkeys(("engine", "mode", "clipping", "clipping_style"), "none")
+    same |= {"noise_multiplier": 0.0, "epsilon": math.inf, "runs": len(test.runs)} | _numbers(test)
+    return [same | row for row in _scored(test, trained=False)]
+
+
+def _scored(test: Evaluation | None, trained: bool = True) -> list[dict[str, object]]:
+    """Rows of the test metrics."""
+    if test is None:
+        return []
+    sizes = {"patients": len(test.patients), "runs": len(test.runs) if trained else 1}
+
+    def means(patients: np.ndarray, runs: np.ndarray) -> np.ndarray:
+        return _weighted(np.stack(list(test.scores(patients).values())), runs)
+
+    everyone = np.ones((1, len(test.patients)))
+    values = means(everyone, np.ones((1, 1)))[:, 0]
+    single = trained and sizes["runs"] == 1
+    ends = _nothing(len(values)) if single else statistics.interval(means, list(sizes.values()))
+    level = " and ".join(kind for kind, number in sizes.items() if number > 1)
+    limits = SINGLE if single else ONE_PATIENT * (sizes["patients"] == 1)
+    return [
+        {"metric": metric, "value": value, "low": low, "high": high}
+        | {"level": "none" if single else level or "none"}
+        | {"note": _joined(limits, UNDEFINED * math.isnan(value))}
+        for metric, value, low, high in zip(test.scores(everyone), values, *ends, strict=True)
+    ]
+
+
+def _measured(results: Results, cells: pd.DataFrame) -> list[dict[str, object]]:
+    """Rows of what is measured once a run, and of its ratio to what is not private."""
+    values = cells[[name for name in results.numbers if cells[name].notna().any()]]
+    rows = [_row(metric, values[[metric]]) for metric in values]
+    same = results.cells.merge(cells[["dataset", "model"]].drop_duplicates())
+    reference = same[same["engine"] == "none"]
+    if cells["engine"].iloc[0] == "none" or reference.empty:
+        return rows
+    return rows + [
+        _row(RATIOS[metric], values[[metric]], reference[[metric]])
+        for metric in RATIOS
+        if metric in values
+    ]
+
+
+def _row(metric: str, values: pd.DataFrame, reference: pd.DataFrame | None = None) -> dict:
+    """The row of a metric of one value a run, over the mean of `reference` where there is one."""
+    parts = [part.to_numpy(float).T for part in (values, reference) if part is not None]
+
+    def mean(*weights: np.ndarray) -> np.ndarray:
+        means = [_weighted(part[:, None], w) for part, w in zip(parts, weights, strict=True)]
+        return means[0] / means[1] if len(means) > 1 else means[0]
+
+    sizes = [part.shape[1] for part in parts]
+    value = mean(*(np.ones((1, n)) for n in sizes)).item()
+    single = min(sizes) == 1
+    low, high = _nothing(1) if single else statistics.interval(mean, sizes)
+    return {
+        "metric": metric,
+        "value": value,
+        "low": low.item(),
+        "high": high.item(),
+        "level": "none" if single else "runs",
+        "note": _joined(SINGLE * single, NOTES.get(metric, "")),
+    }
+
+
+def _weighted(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Means over runs of scores (M, B, R), where they are defined, by weights (B, R): (M, B)."""
+    amounts = ~np.isnan(scores) * weights
+    total = (np.nan_to_num(scores) * amounts).sum(-1)
+    number = amounts.sum(-1)
+    return np.where(number > 0, total / np.where(number > 0, number, 1), np.nan)
+
+
+def _nothing(number: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.full(number, math.nan), np.full(number, math.nan)
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
