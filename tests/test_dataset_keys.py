@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dpmedbench import config, datasets, splits
+from dpmedbench import cells, config, datasets, splits
 from dpmedbench.config import Dataset, Split
 from dpmedbench.errors import UserError
 
@@ -30,6 +30,7 @@ def study(**dataset):
         ({"loader": "custom", "source": "download"}, "custom has no official download; use sourc"),
         ({"split": {"method": "official"}}, "split.method is official, but duke has no official"),
         ({"split": {"method": "ratio", "folds": 2}}, "folds 2 needs method kfold"),
+        ({"optional": True}, "optional goes with source path, found source phantom"),
         ({"loader": "custom", "white": 0}, r"datasets.d.white: found 0, input should be greater"),
     ],
 )
@@ -53,6 +54,20 @@ def test_what_is_left_out_is_the_first_that_the_loader_allows():
         "white": None,
         "unreadable": "stop",
     }
+
+
+def test_cells_of_an_optional_dataset_are_left_out_where_its_files_are_not_there(tmp_path):
+    there = tmp_path / "raw"
+    values = study(source="path", path=str(there), optional=True)
+    values["datasets"]["other"] = {"loader": "duke"}
+    values["grids"][0]["datasets"] = ["d", "other"]
+    made = config.load(values)
+    ((reason, folders),) = cells.left_out(made).items()
+    assert reason.startswith(f"dataset d: there is nothing at {there}")
+    assert folders == ["d/unet/plain/none/fold0/seed0"]
+    assert [cell.dataset for cell in cells.cells(made)] == ["other"]
+    there.mkdir()
+    assert cells.left_out(made) == {}
 
 
 @pytest.mark.parametrize("name", datasets.names())

@@ -1,8 +1,76 @@
+rule page:
+    input:
+        unpack(
+            lambda wildcards: {
+                need: f"{RESULTS}/tables/{need}.parquet"
+                for need in contents.PAGES[wildcards.page].needs
+                if need in figures.TABLES
+            }
+        ),
+    output:
+        html=report(
+            f"{RESULTS}/pages/{{page}}.html",
+            caption="../report/page.rst",
+            category=contents.heading(contents.FINDINGS, STUDY.study),
+            labels=lambda wildcards: {"table": contents.label(wildcards.page)},
+        ),
+        csv=f"{RESULTS}/pages/{{page}}.csv",
+        tex=f"{RESULTS}/pages/{{page}}.tex",
+    log:
+        f"logs/{STUDY.study}/page/{{page}}.log",
+    wildcard_constraints:
+        page="|".join(contents.PAGES),
+    conda:
+        "../../envs/figures.yaml"
+    params:
+        caption=lambda wildcards: contents.PAGES[wildcards.page].caption,
+        support=support.rows(),
+        code=code("page.py"),
+    script:
+        "../scripts/page.py"
+
+
+rule findings:
+    input:
+        summary=f"{RESULTS}/tables/summary.parquet",
+        claims=f"{RESULTS}/tables/claims.parquet",
+    output:
+        FINDINGS_FILE,
+    log:
+        f"logs/{STUDY.study}/findings.log",
+    conda:
+        "../../envs/figures.yaml"
+    params:
+        code=code("findings.py"),
+    script:
+        "../scripts/findings.py"
+
+
 # What a report shows; `snakemake results` makes it without the report itself.
 rule results:
     input:
         figure_files(),
-        cell_files("scans.png", datasets_for("segmentation")),
+        scans_files(),
+        page_files("html"),
+        FINDINGS_FILE,
+
+
+rule paper:
+    input:
+        figures=list(drawn()),
+        pages=page_files("tex") + page_files("csv"),
+    output:
+        directory(f"{RESULTS}/paper"),
+    log:
+        f"logs/{STUDY.study}/paper.log",
+    conda:
+        "../../envs/figures.yaml"
+    params:
+        title=STUDY.title or STUDY.study,
+        figures=drawn(),
+        code=code("paper.py"),
+    script:
+        "../scripts/paper.py"
 
 
 rule report:
@@ -15,14 +83,22 @@ rule report:
     localrule: True
     conda:
         "../../envs/report.yaml"
+    container:
+        None
     params:
-        # the captions read the configuration
+        # what captions and front page are made of
         config=STUDY.model_dump(mode="json"),
+        missing=MISSING,
+        templates=[files.sha256(path) for path in sorted(TEMPLATES.iterdir())],
         snakefile=workflow.main_snakefile,
-        configfiles=configfiles_option(),
+        options=config_options(),
+        # in a module it may have another name
+        target=lambda wildcards: rules.results.rule.name,
+        stylesheet=TEMPLATES / "report.css",
     shell:
         # Snakemake's own report, made by a second Snakemake while this one holds the lock; it may
         # not be on the PATH of who called this one by its full name
         f'PATH="$PATH:{Path(sys.executable).parent}" '
-        "snakemake --snakefile {params.snakefile:q} {params.configfiles} --workflow-profile none"
-        " --nolock --report {output:q} results >{log:q} 2>&1"
+        "snakemake --snakefile {params.snakefile:q} {params.options} --workflow-profile none"
+        " --nolock --report {output:q} --report-stylesheet {params.stylesheet:q}"
+        " {params.target} >{log:q} 2>&1"

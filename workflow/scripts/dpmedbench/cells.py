@@ -33,26 +33,36 @@ class Cell(Section):
         )
 
 
-def cells(study: Study) -> list[Cell]:
-    """Every cell that is trained, once, in the order of the grids."""
-    return [cell for cell in _all(study) if why_not(study, cell) is None]
+def cells(study: Study, deployed: bool = False) -> list[Cell]:
+    """Every cell that is trained, once, in the order of the grids; `deployed` as in why_not."""
+    return [cell for cell in _all(study) if why_not(study, cell, deployed) is None]
 
 
-def left_out(study: Study) -> dict[str, list[str]]:
+def left_out(study: Study, deployed: bool = False) -> dict[str, list[str]]:
     """The reasons for which cells are not trained, each with their folders."""
     found: dict[str, list[str]] = {}
     for cell in _all(study):
-        if why := why_not(study, cell):
+        if why := why_not(study, cell, deployed):
             found.setdefault(why, []).append(cell.folder)
     return found
 
 
-def why_not(study: Study, cell: Cell) -> str | None:
-    """Why a cell is left out, None where it is trained."""
+def why_not(study: Study, cell: Cell, deployed: bool = False) -> str | None:
+    """Why a cell is left out, None where it is trained.
+
+    With `deployed`, jobs run in environments of their own: what is installed here is of no matter.
+    """
+    dataset = study.datasets[cell.dataset]
+    if dataset.optional and dataset.absent:
+        return (
+            f"dataset {cell.dataset}: there is nothing at {dataset.path} (datasets."
+            f"{cell.dataset}.path); resources/README.md says where its files come from"
+        )
     return support.reason(
-        study.datasets[cell.dataset].spec.task,
+        dataset.spec.task,
         study.models[cell.model].network,
         study.mechanisms[cell.mechanism].engine,
+        deployed,
     )
 
 
@@ -123,7 +133,7 @@ def settings(study: Study, cell: Cell) -> dict:
     way["mode"] = mode = mechanism.mode or mechanisms.default_mode(mechanism.engine)
     if mechanism.local:
         way["beta"] = cell.beta
-    training = study.training.model_dump(mode="json")
+    training = study.training.model_dump(mode="json", exclude={"cells_per_gpu"})
     training["physical_batch_size"] = training["physical_batch_size"] or training["batch_size"]
     training["learning_rate"] = mechanism.learning_rate or training["learning_rate"]
     return {

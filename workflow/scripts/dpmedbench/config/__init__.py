@@ -59,6 +59,11 @@ class Study(Section):
     training: Training = Field(Training(), description="How every cell is trained.")
     grids: list[Grid] = Field(min_length=1, description="Cells to run; several are joined.")
     figures: list[str] | None = Field(None, description="Figures to draw; null: all.")
+    unfinished: bool = Field(
+        False,
+        description="Train nothing: report the cells that are finished, and name the others. "
+        "For the command line, `--config unfinished=true`.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -84,6 +85,11 @@ class Dataset(Section):
     path: str | None = Field(
         None, description="The raw folder, or its archive; used by source path."
     )
+    optional: bool = Field(
+        False,
+        description="Where there is nothing at path: leave its cells out and say so; used by "
+        "source path.",
+    )
     grader: Literal[1, 2, "union", "intersection"] | None = Field(
         None, description="Whose annotation is the truth (duke 1, 2; umn); null: 1."
     )
@@ -135,6 +141,8 @@ class Dataset(Section):
             raise ValueError(f"loader is {self.loader!r}, allowed are {datasets.names()}")
         if (self.source == "path") != (self.path is not None):
             raise ValueError("path goes with source path, and only with it")
+        if self.optional and self.source != "path":
+            raise ValueError(f"optional goes with source path, found source {self.source}")
         spec = self.spec
         if self.source == "download" and spec.download is None:
             raise ValueError(f"{self.loader} has no official download; use source path")
@@ -151,6 +159,11 @@ class Dataset(Section):
                 f"split.method is official, but {self.loader} has no official test set"
             )
         return self
+
+    @property
+    def absent(self) -> bool:
+        """Whether there is nothing at the path that it names."""
+        return self.path is not None and not Path(self.path).exists()
 
     @property
     def options(self) -> dict[str, object]:

@@ -1,0 +1,159 @@
+"""The report: its tables, its front page, in a browser, and of a run that did not end."""
+
+import json
+
+import pandas as pd
+import pytest
+from report_tables import CLAIMS, SUMMARY, TABLES
+
+from dpmedbench import figures, report, unfinished
+from dpmedbench.report import findings, pages
+
+
+@pytest.fixture(params=report.PAGES)
+def page(request, tmp_path):
+    """A page as HTML, and what it was made of."""
+    paths = {suffix: tmp_path / f"page.{suffix}" for suffix in ("html", "csv", "tex")}
+    pages.write(request.param, TABLES, paths)
+    return request.param, paths
+
+
+def test_a_page_has_its_title_a_table_and_no_markup_of_its_data(page):
+    name, paths = page
+    text = paths["html"].read_text()
+    assert report.PAGES[name].title in text
+    assert "<td" in text
+    assert "<faster>" not in text
+    assert "http" not in text
+    assert len(pd.read_csv(paths["csv"])) > 0
+
+
+def test_claims_stand_under_their_study_with_a_verdict(tmp_path):
+    found, numbers = pages.BUILDERS["claims"](CLAIMS)
+    assert list(found) == [figures.STUDIES[s] for s in ("bookkeeping", "local_dp", "clipping")]
+    assert next(iter(found.values()))["verdict"].to_list() == ["supported", "contradicted"]
+    assert numbers is CLAIMS
+
+
+def test_results_show_intervals_and_what_local_noise_spends():
+    found, _ = pages.BUILDERS["results"](SUMMARY)
+    table = found["duke, U-Net"].set_index(["mechanism", "noise"])
+    dice = "Dice without background"
+    assert next(iter(table.index)) == ("Constant", "–")
+    assert table.loc[("Non-private", "–"), dice] == "0.812 [0.792, 0.832]"
+    assert table.loc[("Opacus flat", "σ = 1"), dice] == "0.300"
+    assert table.loc[("Opacus flat", "σ = 1"), "epsilon"] == "8.25"
+    assert table.loc[("Local laplace", "β = 0.5"), "epsilon"] == "2.00 a pixel"
+
+
+def test_accuracy_has_the_published_shape_and_the_published_numbers():
+    found, _ = pages.BUILDERS["accuracy"](SUMMARY)
+    best, last, published = found.values()
+    assert list(best.columns) == [
+        "dataset",
+        "model",
+        "part",
+        "Non-private",
+        "Local laplace, β = 0.5",
+    ]
+    assert best["Non-private"].to_list() == ["99.50", "90.00"]
+    assert last["Non-private"].to_list() == ["99.00", "80.00"]
+    assert published["Original"].to_list() == ["99.76", "90.22", "98.39", "80.21"]
+
+
+def test_a_run_without_classification_says_so(tmp_path):
+    duke = SUMMARY[SUMMARY["dataset"] == "duke"]
+    paths = {suffix: tmp_path / f"page.{suffix}" for suffix in ("html", "csv", "tex")}
+    pages.write("accuracy", {"summary": duke}, paths)
+    assert "Nothing to show" in paths["html"].read_text()
+    assert paths["tex"].read_text() == ""
+
+
+def test_the_front_page_names_the_best_of_each_noise_and_counts_claims():
+    found = findings.find(SUMMARY, CLAIMS)
+    assert [(row["mechanism"], row["noise"]) for row in found["best"]] == [
+        ("Constant", "–"),
+        ("Non-private", "–"),
+        ("Local laplace", "β = 0.5"),
+        ("Bookkeeping", "σ = 0.5"),
+        ("Opacus flat", "σ = 1"),
+    ]
+    assert found["cost"] == [
+        "duke, U-Net: 1.30 (Bookkeeping) to 1.80 (Opacus flat) times the step time of ordinary "
+        "training."
+    ]
+    assert found["claims"] == {
+        "supported": 1,
+        "contradicted": 1,
+        "cannot be separated": 1,
+        "not run": 2,
+    }
+    json.dumps(found)
+
+
+def test_the_running_study_comes_first_among_the_published():
+    titles = [report.FINDINGS, *figures.STUDIES.values(), figures.BEYOND, report.SCANS]
+    order = sorted(titles, key=lambda title: report.heading(title, "clipping"))
+    assert order[0] == report.FINDINGS
+    assert order[1] == figures.STUDIES["clipping"]
+    assert order[-2:] == [figures.BEYOND, report.SCANS]
+
+
+SETTINGS, CODE = {"training": {"epochs": 3, "betas": (1, 2)}}, "digest"
+LINE = "duke unet opacus_flat: {}/50, 3 min left; loss 1.0\n"
+
+
+SENTENCE = "loss: found NaN at epoch 3, expected a number; lower the learning rate"
+TRACE = "Traceback (most recent call last):\n  line\nKeyError: 'x'\nto report this: do so\n"
+
+
+@pytest.mark.parametrize(
+    ("step", "log", "why"),
+    [
+        ("train", None, "training not started"),
+        ("train", "", "training started, not finished"),
+        (
+            "train",
+            f"one\nerror in train: {SENTENCE}\nto report this: do so\n",
+            f"training failed: {SENTENCE}",
+        ),
+        ("train", TRACE, "training failed: KeyError: 'x'"),
+        ("train", LINE.format(11) + LINE.format(12), "training stopped after epoch 12 of 50"),
+        ("predict", None, "trained; test not started"),
+        ("predict", "error in segment: masks\n", "trained; test failed: masks"),
+    ],
+)
+def test_why_a_cell_is_missing(tmp_path, step, log, why):
+    if step == "predict":
+        _train(tmp_path)
+    assert _why(tmp_path, {} if log is None else {step: log}) == why
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, None),
+        ({"settings": {"training": {"epochs": 4, "betas": [1, 2]}}}, "trained with other settings"),
+        ({"code": "other"}, "trained by other code"),
+    ],
+)
+def test_a_whole_cell_counts_if_it_is_what_is_asked_for(tmp_path, change, why):
+    _train(tmp_path, **change)
+    for name in ("scores.parquet", "masks.h5"):
+        (tmp_path / name).touch()
+    found = _why(tmp_path, {})
+    assert found is None if why is None else found.startswith(why)
+
+
+def _train(folder, settings=None, code=CODE):
+    for name in unfinished.FILES["train"]:
+        (folder / name).touch()
+    manifest = {"settings": settings or json.loads(json.dumps(SETTINGS)), "code": code}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _why(folder, logs):
+    paths = {step: folder / f"{step}.log" for step in unfinished.FILES}
+    for step, text in logs.items():
+        paths[step].write_text(text)
+    return unfinished.why(folder, "segmentation", SETTINGS, CODE, paths)

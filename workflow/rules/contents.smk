@@ -1,0 +1,36 @@
+"""What the report and the export for a paper are made of."""
+
+from dpmedbench import files
+
+TEMPLATES = SCRIPTS.parent / "report"
+FINDINGS_FILE = f"{RESULTS}/tables/findings.json"
+if Path(FINDINGS_FILE).exists():
+    config["findings"] = files.read_json(FINDINGS_FILE)  # for the front page
+
+
+def page_files(suffix):
+    """Every page of tables, as html, tex or csv."""
+    return [f"{RESULTS}/pages/{name}.{suffix}" for name in contents.PAGES]
+
+
+def scans_files():
+    """The test scans of the first run of each setting: all would make the report a big file."""
+    first = {}
+    for path in cell_files("scans.png", datasets_for("segmentation")):
+        first.setdefault(Path(path).parents[2], path)
+    return list(first.values())
+
+
+def drawn():
+    """The figures for a paper by path: title, dataset, published study and name there."""
+    found = {}
+    for path in map(Path, figure_files()):
+        figure = FIGURES[path.stem]
+        study = figure.published_in(STUDY.study)
+        found[str(path.with_suffix(".pdf"))] = {
+            "title": figure.title,
+            "dataset": path.parent.name if figure.scope == "dataset" else "",
+            "study": study or "",
+            "label": figure.published.get(study, ""),
+        }
+    return found

@@ -1,0 +1,95 @@
+"""The report: its headings, its pages of tables, its front page, and the export for a paper.
+
+Nothing at this level imports anything heavy: the Snakefile reads it on every call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dpmedbench.figures import BEYOND, STUDIES
+
+FINDINGS = "What this run says"
+SCANS = "Test scans of every setting"
+
+
+def heading(title: str, study: str) -> str:
+    """A category of the report, numbered, because the report sorts them by their letters.
+
+    Findings first, then the published study that runs, the other ones, what lies beyond them, and
+    the pictures of single cells.
+    """
+    published = sorted(STUDIES, key=lambda name: name != study)
+    order = [FINDINGS, *(STUDIES[name] for name in published), BEYOND, SCANS]
+    return f"{order.index(title) + 1}  {title}"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of tables; `needs` are collected tables, or "support" (`support.rows`)."""
+
+    name: str
+    title: str
+    caption: str
+    needs: tuple[str, ...]
+
+
+PAGES = {
+    page.name: page
+    for page in (
+        Page(
+            "claims",
+            "The published claims",
+            "Claims of the published studies, each with the statistic that decides it, what this "
+            "run finds, and the verdict that follows: supported, contradicted, cannot be "
+            "separated (the interval of the statistic holds both answers) or not run (the study "
+            "has no cells for it). With other results the verdicts change.",
+            ("claims",),
+        ),
+        Page(
+            "results",
+            "Results of every setting",
+            "Scores on the test set, epsilon and cost of every dataset, model, mechanism and "
+            "noise: mean [95 % interval]. Intervals resample patients, not images, and runs where "
+            "there are several; a single run has none.",
+            ("summary",),
+        ),
+        Page(
+            "accuracy",
+            "Accuracy of classification",
+            "Percent of images of each part of the data: as published, at the best epoch of each "
+            "part (chosen after the fact, of the test set too, which flatters), then at the last "
+            "epoch, which is what this run reports; and the published numbers themselves. "
+            "Intervals are of 95 %; a single run has none.",
+            ("summary",),
+        ),
+        Page(
+            "cost",
+            "Cost of every setting",
+            "Seconds a step after warm-up, seconds an epoch, images a second and peak memory, and "
+            "their ratio to training without privacy of the same dataset and model. Measured "
+            "while other jobs may have run on the machine.",
+            ("summary",),
+        ),
+        Page(
+            "comparisons",
+            "Mechanisms compared in pairs",
+            "Second minus first, on the same patients, with its 95 % interval; p after Holm's "
+            "correction over all comparisons of a metric in this run. At 0.05 or more two "
+            "mechanisms cannot be separated, which does not mean that they are equal.",
+            ("comparisons",),
+        ),
+        Page(
+            "engines",
+            "What each engine can do",
+            "Clipping functions and styles that each mode of each private engine has, read from "
+            "the registry that the configuration is checked against.",
+            ("support",),
+        ),
+    )
+}
+
+
+def label(name: str) -> str:
+    """What stands beside a page in its folder, numbered like `heading`."""
+    return f"{list(PAGES).index(name) + 1}  {PAGES[name].title}"

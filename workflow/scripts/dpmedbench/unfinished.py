@@ -1,0 +1,73 @@
+"""What is missing of a study that did not get to its end, and why.
+
+Nothing here imports anything heavy: the Snakefile reads it where a report of an unfinished run is
+asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from dpmedbench.files import read_json
+
+FILES = {
+    "train": (
+        "manifest.json",
+        "model.safetensors",
+        "history.parquet",
+        "privacy.json",
+        "cost.json",
+    ),
+    "predict": ("scores.parquet",),
+}
+PREDICTIONS = {"segmentation": "masks.h5", "classification": "predictions.parquet"}
+LONGEST = 300  # characters of a log's line
+
+
+def why(
+    folder: Path, task: str, settings: Mapping, code: str, logs: Mapping[str, Path]
+) -> str | None:
+    """Why a cell has no results, in words; None where it has.
+
+    A cell that was trained with other settings or code than now asked for has none: a run that
+    ends trains it again.
+
+    Args:
+        folder: of its results.
+        task: of its dataset.
+        settings: what it is to be trained with (`cells.settings`).
+        code: digest of the code that is to train it.
+        logs: its log of each step, "train" and "predict".
+    """
+    if any(not (folder / name).exists() for name in FILES["train"]):
+        return _stopped("training", logs["train"])
+    manifest = read_json(folder / "manifest.json")
+    if manifest["settings"] != json.loads(json.dumps(settings)):
+        return "trained with other settings than the configuration has now"
+    if manifest["code"] != code:
+        return "trained by other code than there is now"
+    if any(not (folder / name).exists() for name in (*FILES["predict"], PREDICTIONS[task])):
+        return f"trained; {_stopped('test', logs['predict'])}"
+    return None
+
+
+def _stopped(step: str, log: Path) -> str:
+    """How far a step came, by its log."""
+    try:
+        lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    except FileNotFoundError:
+        return f"{step} not started"
+    if not lines:
+        return f"{step} started, not finished"
+    if errors := [found for line in lines if (found := re.match(r"error in \w+: (.*)", line))]:
+        return f"{step} failed: {errors[-1][1][:LONGEST]}"
+    if traces := [place for place, line in enumerate(lines) if line.startswith("Traceback")]:
+        after = (line for line in lines[traces[-1] + 1 :] if not line.startswith(" "))
+        return f"{step} failed: {next(after, 'no reason given')[:LONGEST]}"
+    epochs = [found for line in lines if (found := re.search(r": (\d+)/(\d+), ", line))]
+    if epochs:
+        return f"{step} stopped after epoch {epochs[-1][1]} of {epochs[-1][2]}"
+    return f"{step} started, not finished"
