@@ -34,17 +34,35 @@ demo: install ## Run the default study on phantoms, raw data to report (about 5 
 test: install ## Run the tests
 	$(RUN) OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
 
+.PHONY: test-envs
+test-envs: install ## Make each environment of envs/ and run its steps in it, by --sdm conda (minutes)
+	$(RUN) OMP_NUM_THREADS=1 pytest tests/conda --durations=5
+
+.PHONY: test-faults
+test-faults: install ## Kill, fill up and starve a small study, print what was lost (minutes)
+	$(RUN) python tests/faults
+
+.PHONY: test-slurm
+test-slurm: install ## Run a study on a SLURM of its own and let everything go wrong once (minutes)
+	$(RUN) OMP_NUM_THREADS=1 pytest tests/slurm -s
+
 .PHONY: lint
 lint: install ## Check the code: ruff, snakefmt, snakemake --lint, generated files
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) snakefmt --check Snakefile workflow/rules
 	$(RUN) snakemake --lint
+	$(RUN) hadolint Containerfile
 	cd workflow/scripts && $(RUN) python -m dpmedbench.config_files --check
+	cd workflow/scripts && $(RUN) python -m dpmedbench.pins --check
 
 .PHONY: config
 config: install ## Renew the comments, schema and key table of the configuration
 	cd workflow/scripts && $(RUN) python -m dpmedbench.config_files
+
+.PHONY: pins
+pins: install ## Renew requirements.lock, the pins of pyproject.toml and envs/ from what is installed
+	cd workflow/scripts && $(RUN) python -m dpmedbench.pins
 
 .PHONY: format
 format: install ## Format the code
@@ -53,5 +71,7 @@ format: install ## Format the code
 	$(RUN) snakefmt Snakefile workflow/rules
 
 .PHONY: benchmark
-benchmark: install ## Measure how aggregation grows with the cells
+benchmark: install ## Measure how a run grows with its cells, and what a training job starts with
 	$(RUN) python benchmarks/aggregate.py
+	$(RUN) python benchmarks/scale.py
+	$(RUN) python benchmarks/scale.py --start

@@ -94,7 +94,8 @@ def confusion(answers: np.ndarray, labels: np.ndarray, num_classes: int) -> np.n
 def _calibration_error(sureness: np.ndarray, right: np.ndarray) -> float:
     """Mean over the bins of |mean sureness - share of right answers|, weighted by their images."""
     import torch
-    from monai.metrics.calibration import calibration_binning
+
+    from dpmedbench.monai_parts import calibration_binning
 
     pair = (torch.from_numpy(part.astype(np.float32))[None, None] for part in (sureness, right))
     sure, share, count = calibration_binning(*pair, num_bins=ECE_BINS)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.losses import DiceLoss
 
 from dpmedbench.datasets.base import IGNORE
+from dpmedbench.monai_parts import DiceLoss
 
 SMOOTH = 1.0  # pixels, in numerator and denominator of the soft Dice
 

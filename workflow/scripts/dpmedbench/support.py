@@ -8,32 +8,47 @@ from __future__ import annotations
 
 from dpmedbench import mechanisms, models
 
+WAYS = (
+    *((function, "flat") for function in ("abadi", "automatic", "adaptive")),
+    *((function, "per_layer") for function in ("abadi", "automatic")),
+)
 
-def reason(task: str, network: str, engine: str) -> str | None:
+
+def reason(task: str, network: str, engine: str, deployed: bool = False) -> str | None:
     """Why a cell is left out, None where it is trained.
 
     Args:
         task: of the dataset, "segmentation" or "classification".
         network: a module of `models`.
         engine: a module of `mechanisms`.
+        deployed: whether the job runs in an environment of its own, which has its engine.
     """
     if models.task(network) != task:
         return f"network {network} is for {models.task(network)}, the dataset for {task}"
-    return mechanisms.missing(engine)
+    return None if deployed else mechanisms.missing(engine)
+
+
+def rows() -> list[dict[str, object]]:
+    """What each mode of each private engine can do.
+
+    Keys: engine, mode, and for each of `WAYS` and "random sparsification" whether it can.
+    """
+    return [
+        {"engine": engine, "mode": name}
+        | {f"{way[0]}, {way[1]}": way in mode.combinations for way in WAYS}
+        | {"random sparsification": mode.sparsification}
+        for engine in mechanisms.names()
+        if (able := mechanisms.capabilities(engine)).private
+        for name, mode in able.modes.items()
+    ]
 
 
 def table() -> list[str]:
-    """Every engine and mode, what it clips and how, as lines of a Markdown table."""
-    ways = [(f, "flat") for f in ("abadi", "automatic", "adaptive")]
-    ways += [(f, "per_layer") for f in ("abadi", "automatic")]
-    head = ["engine", "mode", *(f"{f}, {style}" for f, style in ways), "random sparsification"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for engine in mechanisms.names():
-        able = mechanisms.capabilities(engine)
-        if not able.private:
-            continue
-        for name, mode in able.modes.items():
-            marks = [way in mode.combinations for way in ways] + [mode.sparsification]
-            cells = [f"`{engine}`", f"`{name}`", *("yes" if mark else "-" for mark in marks)]
-            lines.append("| " + " | ".join(cells) + " |")
+    """The `rows` as lines of a Markdown table."""
+    found = rows()
+    lines = ["| " + " | ".join(found[0]) + " |", "|" + "---|" * len(found[0])]
+    for row in found:
+        engine, mode, *marks = row.values()
+        cells = [f"`{engine}`", f"`{mode}`", *("yes" if mark else "-" for mark in marks)]
+        lines.append("| " + " | ".join(cells) + " |")
     return lines

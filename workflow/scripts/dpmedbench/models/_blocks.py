@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 
 from dpmedbench.errors import UserError
+from dpmedbench.monai_parts import Down, TwoConv, UpCat
 
 ACTIVATION = ("RELU", {"inplace": False})
 

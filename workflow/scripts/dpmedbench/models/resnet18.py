@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.networks.layers import Norm, get_norm_layer
-from monai.networks.nets.resnet import ResNetBlock
 
 from dpmedbench import pretrained
 from dpmedbench.errors import UserError
 from dpmedbench.models._blocks import ACTIVATION, group_norm
+from dpmedbench.monai_parts import Norm, ResNetBlock, get_norm_layer
 
 TASK = "classification"
 
