@@ -57,6 +57,14 @@ STUDIES = {
         ),
         3,
     ),
+    "crowd": (
+        grid(
+            models=("unet", "nested_unet"),
+            mechanisms=("non_private", "mechanism_a", "mechanism_b", "mechanism_c", "mechanism_d"),
+            sigmas=(0.1, 0.3, 0.5, 0.7, 1, 2),
+        ),
+        2,
+    ),
     "many_settings": (
         grid(
             models=("unet", "nested_unet"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from made_up import grid, write
-from studies import lines, overlaps, texts
+from made_up_networks import write_network
+from studies import OF_ROWS, lines, overlaps, texts, write_tables
 
-from dpmedbench import figures, tables
+from dpmedbench import figures, support
 
 STUDIES = {
     "one_cell": (grid(("chest_xray",), ("resnet18",), ("opacus_flat",)), 1),
@@ -26,7 +27,7 @@ STUDIES = {
 EITHER = {
     name
     for name, info in figures.catalog().items()
-    if info.task != "segmentation" and "perturbed" not in info.needs
+    if info.task != "segmentation" and not {"perturbed", "store"} & set(info.needs)
 }
 
 
@@ -37,10 +38,16 @@ def inputs(tmp_path_factory):
     for name, (cells, epochs) in STUDIES.items():
         root = tmp_path_factory.mktemp(name)
         folders = write(root / "cells", cells, epochs, images=3)
-        for kind in tables.KINDS:
-            tables.collect(kind, folders, root / f"{kind}.parquet")
+        dataset = cells[-1].dataset
         found[name] = {
-            kind: figures.load(root / f"{kind}.parquet", cells[-1].dataset) for kind in tables.KINDS
+            kind: figures.load(path, dataset) for kind, path in write_tables(folders, root).items()
+        }
+        found[name] |= {
+            "networks": [write_network(root / "resnet18.json", "resnet18", dataset)],
+            "benchmark": [],
+            "support": support.rows(),
+            "left_out": {},
+            "missing": {},
         }
     return found
 
@@ -58,12 +65,13 @@ def test_no_text_covers_another_or_leaves_the_page(name, study, inputs):
     assert overlaps(figures.draw(name, **inputs[study])) == []
 
 
-@pytest.mark.parametrize("name", sorted(EITHER))
+@pytest.mark.parametrize("name", sorted(EITHER & {*OF_ROWS}))
 def test_a_dataset_without_rows_is_explained(name, inputs):
-    empty = {}
-    for kind, frame in inputs["mixed"].items():
-        empty[kind] = frame.iloc[:0]
-        empty[kind].attrs.update(frame.attrs, dataset="chest_xray")
+    empty = dict(inputs["mixed"])
+    for kind in set(figures.TABLES) & set(empty):
+        attributes = empty[kind].attrs | {"dataset": "chest_xray"}
+        empty[kind] = empty[kind].iloc[:0]
+        empty[kind].attrs = attributes
     figure = figures.draw(name, **empty)
     said = " ".join(text.get_text().replace("\n", " ") for text, _ in texts(figure))
     assert "dataset chest_xray" in said
@@ -134,3 +142,54 @@ def test_a_class_without_test_images_has_no_shares(inputs):
     shares = matrix(scores[scores["predictor"] == "model"], 5)
     assert np.isnan(shares[3]).all()
     np.testing.assert_allclose(np.delete(shares, 3, axis=0).sum(axis=1), 1)
+
+
+def test_the_accuracy_table_has_ours_with_intervals_and_the_published_numbers(inputs):
+    from dpmedbench import published
+
+    summary = inputs["mixed"]["summary"]
+    figure = figures.draw("accuracy_table", summary=summary)
+    shown = [text.get_text() for axes in figure.axes for text in axes.texts]
+    metrics = ("train_accuracy_best", "test_accuracy_best", "accuracy")
+    rows = summary[summary["metric"].isin(metrics) & (summary["mechanism"] != "constant")]
+    assert len(rows) == 2 * 7 * 3
+    for row in rows.itertuples():
+        assert f"{100 * row.value:.1f}" in shown
+        assert f"{100 * row.low:.1f}–{100 * row.high:.1f}" in shown
+    table = published.table("local_dp")
+    aptos = table[(table["dataset"] == "aptos") & table["privacy"].isin(["none", "sigma2"])]
+    for value in aptos["value"]:
+        assert f"{100 * value:.2f}" in shown
+    assert "in italics: as published" in figure.get_suptitle()
+    said = figures.numbers("accuracy_table", summary=summary)
+    assert said.startswith("28 numbers have a published one")
+
+
+def test_a_dataset_that_was_not_published_has_no_published_numbers(inputs):
+    summary = inputs["mixed"]["summary"].assign(dataset="phantom_aptos")
+    summary.attrs = inputs["mixed"]["summary"].attrs
+    figure = figures.draw("accuracy_table", summary=summary)
+    assert "published" not in figure.get_suptitle()
+    assert figures.numbers("accuracy_table", summary=summary) == ""
+
+
+def test_examples_show_each_class_once_a_column(tmp_path):
+    from dpmedbench import datasets, store
+
+    loader = datasets.load("aptos")
+    loader.write_phantom(tmp_path / "raw", 30, 1, (48, 48), 0)
+    options = loader.SPEC.choose(dict.fromkeys(loader.SPEC.options))
+    records = loader.read(tmp_path / "raw", options)
+    store.write(tmp_path / "aptos.h5", records, loader.SPEC, (48, 48), {"loader": "aptos"})
+    figure = figures.draw("example_images", store=tmp_path / "aptos.h5")
+    assert overlaps(figure) == []
+    assert [text.get_text().split("\n")[0] for text in figure.texts] == list(loader.SPEC.classes)
+    assert len(figure.axes) == 2 * len(loader.SPEC.classes)
+    with store.open_store(tmp_path / "aptos.h5") as data:
+        labels = np.asarray(data.targets)
+        said = figures.numbers("example_images", store=tmp_path / "aptos.h5")
+        assert f"{loader.SPEC.classes[0]} {(labels == 0).sum()}" in said
+        for number, axes in enumerate(figure.axes):
+            of_class = data.read(np.flatnonzero(labels == number // 2))[0]
+            drawn = axes.images[0].get_array()
+            assert any(np.array_equal(drawn, image) for image in of_class)

@@ -13,6 +13,7 @@ from studies import ALIKE, EVERY, OVER_EPOCHS, study
 
 from dpmedbench import figures
 from dpmedbench.errors import UserError
+from dpmedbench.figures.described import describe
 
 
 def test_every_module_with_a_drawing_is_in_the_catalogue():
@@ -25,13 +26,40 @@ def test_every_module_with_a_drawing_is_in_the_catalogue():
 
 
 def test_captions_are_filled_from_the_configuration():
+    publish_parts = pytest.importorskip("docutils.core").publish_parts
     values = {field: f"<{field}>" for field in figures.FIELDS}
     for info in figures.catalog().values():
         caption = info.caption_with(values)
         assert len(info.title) < 60, info.name
-        assert "<dataset>" in caption, info.name
+        assert "<dataset>" in caption or info.scope == "study", info.name
         assert "{" not in caption, info.name
+        # the report takes captions for reStructuredText
+        html = publish_parts(f"{caption} {info.title}", writer_name="html")["body"]
+        assert "system-message" not in html, info.name
         assert info.category in {"Data", "Training", "Privacy", "Utility", "Cost"}, info.name
+        assert set(info.published) <= set(figures.STUDIES), info.name
+
+
+def test_every_published_figure_has_a_place():
+    found = {
+        (study, label) for info in figures.catalog().values() for study, label in
+        info.published.items()
+    }  # fmt: skip
+    pairs = ("2 and 3", "5 and 6", "7 and 8", "9 and 10", "11 and 12", "13 and 14")
+    wanted = {("bookkeeping", f"Figures {pair}") for pair in pairs}
+    wanted |= {("bookkeeping", f"Figure {number}") for number in (1, 4)}
+    wanted |= {("local_dp", f"Figure {number}") for number in (1, 2, 3, 4)}
+    curves = ("Training time", "Training loss", "Validation loss", "Privacy spent", "Accuracy")
+    wanted |= {("clipping", f"{curve} over iterations") for curve in curves}
+    assert wanted <= found
+    assert {"engines", "clipping"} <= {study for study, _ in found}
+
+
+def test_a_figure_belongs_to_the_running_study_or_to_its_first():
+    info = figures.catalog()["training_loss"]
+    assert info.published_in("clipping") == "clipping"
+    assert info.published_in("demo") == info.published_in("local_dp") == "bookkeeping"
+    assert figures.catalog()["confusion_matrix"].published_in("demo") is None
 
 
 def test_orders_differ():
@@ -58,7 +86,7 @@ def test_the_catalogue_is_light():
         check=True,
     )
     seconds, heavy = done.stdout.splitlines()
-    assert float(seconds) < 0.1
+    assert float(seconds) < 0.25
     assert heavy == "[]"
 
 
@@ -68,12 +96,13 @@ def test_drawing_never_imports_torch():
         "import importlib, sys\nfrom pathlib import Path\nfrom dpmedbench import figures\n"
         "from dpmedbench.figures import scans\n"
         f"root = Path({str(made.root)!r})\n"
-        "tables = {k: root / f'{k}.parquet' for k in figures.TABLES}\n"
-        f"masks = [Path(p) for p in {[str(p) for p in made.masks]!r}]\n"
+        "given = {k: root / f'{k}.parquet' for k in figures.TABLES}\n"
+        "given |= {'store': root / 'duke.h5', 'networks': [], 'benchmark': [], 'support': []}\n"
+        f"given['masks'] = masks = [Path(p) for p in {[str(p) for p in made.masks]!r}]\n"
         "for name in figures.catalog():\n"
         "    importlib.import_module(f'dpmedbench.figures.{name}')\n"
         "for name in ('example_scans', 'test_masks'):\n"
-        "    figures.render(name, 'duke', tables, root / 'duke.h5', masks, [root / 'x.svg'])\n"
+        "    figures.render(name, 'duke', given, [root / 'x.svg'])\n"
         "scans.picture(masks[0])\n"
         "print(sorted({'torch', 'monai', 'opacus'} & set(sys.modules)))\n"
     )
@@ -101,7 +130,21 @@ def test_drawing_never_imports_torch():
         ('"""T"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ("cost",)\ndef draw(cost): ...', "caption"),
         (
             '"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ()\nTASK = "sort"\ndef draw(): ...',
-            "TASK 'sort', allowed are segmentation, classification",
+            r"TASK \['sort'\], allowed are segmentation, classification",
+        ),
+        (
+            '"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ()\nSCOPE = "all"\ndef draw(): ...',
+            r"SCOPE \['all'\], allowed are dataset, study",
+        ),
+        (
+            '"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ()\nPUBLISHED = {"x": "1"}\n'
+            "def draw(): ...",
+            r"PUBLISHED \['x'\], allowed are bookkeeping",
+        ),
+        (
+            '"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ()\ndef draw(): ...\n'
+            "def numbers(cost): ...",
+            r"numbers\(cost\), expected",
         ),
         ('"""T\n\n{sigma}"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ()\ndef draw(): ...', "sigma"),
     ],
@@ -110,17 +153,43 @@ def test_an_incomplete_module_is_refused(text, sentence, tmp_path):
     path = tmp_path / "drawing.py"
     path.write_text(text)
     with pytest.raises(UserError, match=sentence) as caught:
-        figures._describe(path)
+        describe(path)
     assert "drawing.py" in str(caught.value)
 
 
 def test_a_module_without_a_drawing_is_a_helper(tmp_path):
     path = tmp_path / "helper.py"
     path.write_text("def curves(): ...")
-    assert figures._describe(path) is None
+    assert describe(path) is None
 
 
 # Files
+
+
+def test_the_caption_has_the_numbers_of_the_data(tmp_path):
+    made = study("three_cells")
+    given = made.tables | made.files()
+    figures.render(
+        "validation_accuracy", "duke", given, [tmp_path / "figure.txt"], "Written.\nBy hand."
+    )
+    text = (tmp_path / "figure.txt").read_text()
+    history = made.inputs()["history"]
+    last = history[history["epoch"] == history["epoch"].max()].set_index("mechanism")["val_dice"]
+    assert text == (
+        f"Written. By hand. Dice after epoch 4: Non-private {last['non_private']:.2f}, "
+        f"Opacus flat {last['opacus_flat']:.2f} (σ = 1), "
+        f"Opacus per-layer {last['opacus_per_layer']:.2f} (σ = 1).\n"
+    )
+
+
+@pytest.mark.parametrize("setup", ["one_cell", "non_private_alone", "many_settings"])
+def test_every_sentence_is_short_whatever_the_study(setup):
+    inputs = study(setup).inputs()
+    for name in EVERY:
+        said = figures.numbers(name, **inputs)
+        assert len(said) < 700, name
+        assert "nan" not in said, name
+        assert said == "" or said.endswith("."), name
 
 
 @pytest.mark.parametrize("name", sorted(set(EVERY) - ALIKE))
@@ -139,10 +208,10 @@ def test_files_are_the_same_bytes_twice(name, tmp_path):
 
 def test_a_figure_of_many_cells_is_quick(tmp_path):
     made = study("four_models")
-    started = time.perf_counter()
-    made.render("validation_dice", tmp_path / "figure.pdf")
+    started = time.process_time()
+    made.render("validation_accuracy", tmp_path / "figure.pdf")
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path):
@@ -151,10 +220,8 @@ def test_what_cannot_be_drawn_is_refused(tmp_path):
         made.render("no_such_figure", tmp_path / "x.svg")
     with pytest.raises(UserError, match=r"\.jpeg"):
         made.render("training_loss", tmp_path / "x.jpeg")
-    with pytest.raises(UserError, match="history table"):
-        figures.render("training_loss", "duke", {}, None, [], [tmp_path / "x.svg"])
-    with pytest.raises(UserError, match="store"):
-        figures.render("example_scans", "duke", {}, None, [], [tmp_path / "x.svg"])
+    with pytest.raises(UserError, match="found no history"):
+        figures.render("training_loss", "duke", {}, [tmp_path / "x.svg"])
     with pytest.raises(UserError, match=r"masks\.h5"):
         figures._masks_of("duke", [tmp_path / "masks.h5"])
     assert not list(tmp_path.iterdir())

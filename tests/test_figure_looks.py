@@ -12,13 +12,19 @@ from studies import ALIKE, EVERY, OVER_EPOCHS, STUDIES, drawn, lines, overlaps, 
 from dpmedbench import figures, tables
 
 # What is laid out alike whatever the study, or as another figure is, is looked at in some studies.
-SOME = {"one_cell", "two_datasets", "four_models"}
-CASES = [
-    (setup, name)
-    for setup in STUDIES
-    for name in EVERY
-    if setup in SOME or name not in ALIKE | {"example_scans"}
-]
+SOME = {"two_datasets", "four_models"}
+ONCE = {"dpsgd", "support"}
+CROWDED = {"training_loss", "validation_accuracy", "mean_validation_loss", "cost", "test_masks"}
+
+
+def _looked_at(setup, name):
+    if setup == "crowd":
+        return name in CROWDED
+    alike = ONCE if setup in SOME else ONCE | ALIKE | {"example_scans", "network"}
+    return setup == "one_cell" or name not in alike
+
+
+CASES = [(setup, name) for setup in STUDIES for name in EVERY if _looked_at(setup, name)]
 
 
 @pytest.mark.parametrize(("setup", "name"), CASES)
@@ -43,7 +49,7 @@ def test_the_check_of_overlaps_can_fail():
 def test_axes_have_units(name):
     figure = drawn("three_cells", name)
     labels = [axes.get_ylabel() for axes in figure.axes] + [a.get_xlabel() for a in figure.axes]
-    with_unit = re.compile(r"\((s|GiB|0 to 1|cross-entropy \+ Dice|at δ = 1e-5)\)")
+    with_unit = re.compile(r"\((s|images|× non-private|0 to 1|cross-entropy \+ Dice|at δ = 1e-5)\)")
     assert any(with_unit.search(label) for label in labels)
     bare = {"", "epoch", "noise multiplier σ"}
     assert all(label in bare or with_unit.search(label) for label in labels)
@@ -57,12 +63,26 @@ def test_a_mechanism_has_one_colour_in_every_figure():
     expected = study("three_cells").inputs()["history"].attrs["colours"]
     assert expected["non_private"] == "#000000"
     assert len(set(expected.values())) == 3
-    for name in [*OVER_EPOCHS, "cost"]:
+    for name in OVER_EPOCHS:
         for label, line in lines(drawn("three_cells", name).axes[0]).items():
             colour = to_hex(line.get_color())
             assert colour == style.shade(expected[label.split("/")[0]], 0, 1), name
-    for bar in drawn("three_cells", "mean_validation_loss").axes[0].patches:
-        assert to_hex(bar.get_facecolor()) in expected.values()
+    for name in ("mean_validation_loss", "cost"):
+        for bars in drawn("three_cells", name).axes[0].containers:
+            for bar in getattr(bars, "patches", ()):
+                mechanism = bars.get_label().split("/")[0]
+                assert to_hex(bar.get_facecolor()) == style.shade(expected[mechanism], 0, 1), name
+
+
+def test_colours_follow_the_configuration_and_differ():
+    from dpmedbench.figures import style
+
+    for count in (1, 9, 10, 18, 25):
+        names = {"plain": False} | {f"m{number}": True for number in range(count)}
+        found = style.assign(names)
+        assert found["plain"] == "#000000"
+        assert len(set(found.values())) == len(names)
+    assert style.assign({"z": True, "a": True})["z"] == style.assign({"z": True})["z"]
 
 
 def test_colours_do_not_depend_on_the_dataset(tmp_path):
@@ -74,6 +94,9 @@ def test_colours_do_not_depend_on_the_dataset(tmp_path):
     assert set(duke["mechanism"]) == {"non_private", "b", "c"}
     assert duke.attrs["colours"] == umn.attrs["colours"]
     assert len(set(duke.attrs["colours"].values())) == 4
+    order = {"c": True, "non_private": False, "b": True, "a": True}
+    given = figures.load(tmp_path / "cost.parquet", "umn", order).attrs["colours"]
+    assert given["c"] == duke.attrs["colours"]["a"]
 
 
 def test_more_noise_is_lighter_and_levels_are_in_order():

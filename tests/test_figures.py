@@ -7,10 +7,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_scans import CLASSES
-from studies import EVERY, OVER_EPOCHS, drawn, lines, overlaps, study, texts
+from studies import EVERY, OF_ROWS, OVER_EPOCHS, drawn, lines, overlaps, study, texts
 
-from dpmedbench import figures
+from dpmedbench import figures, support
 
 
 @pytest.mark.parametrize("name", OVER_EPOCHS)
@@ -29,6 +28,28 @@ def test_lines_are_the_means_of_the_table(name, setup):
             values = expected.loc[tuple(setting.split("/"))]
             np.testing.assert_array_equal(line.get_xdata(), values.index)
             np.testing.assert_allclose(line.get_ydata(), values.to_numpy())
+
+
+def test_too_many_lines_are_drawn_a_panel_a_mechanism():
+    frame = study("crowd").inputs()["history"]
+    figure = drawn("crowd", "training_loss")
+    mechanisms = [name for name in sorted(set(frame["mechanism"])) if name != "non_private"]
+    pairs = [(name, model) for name in mechanisms for model in frame["model"].unique()]
+    assert len(figure.axes) == len(pairs)
+    for (mechanism, model), axes in zip(pairs, figure.axes, strict=True):
+        found = lines(axes)
+        assert {label.split("/")[0] for label in found} == {mechanism, "non_private"}
+        rows = frame[(frame["model"] == model) & (frame["privacy"] == "sigma2")]
+        expected = rows[rows["mechanism"] == mechanism]["train_loss"]
+        np.testing.assert_allclose(found[f"{mechanism}/sigma2"].get_ydata(), expected)
+    # of both scores only one is left, with the references of its model
+    figure = drawn("crowd", "validation_accuracy")
+    assert len(figure.axes) == len(pairs)
+    assert "pixel accuracy is left out" in figure.get_suptitle().replace("\n", " ")
+    for axes in figure.axes:
+        assert {"constant predictor", "between graders"} <= {
+            line.get_label() for line in axes.get_lines()
+        }
 
 
 def test_bands_are_minimum_and_maximum_over_runs():
@@ -56,10 +77,25 @@ def test_references_of_dice():
     for dataset, graders in (("duke", [0.79]), ("umn", [])):
         inputs = study("two_datasets").inputs(dataset)
         inputs["history"]["constant_val_dice"] = 0.123
-        axes = figures.draw("validation_dice", **inputs).axes[0]
-        levels = {line.get_label(): line.get_ydata()[0] for line in axes.get_lines()}
+        pixels, dice = figures.draw("validation_accuracy", **inputs).axes
+        levels = {line.get_label(): line.get_ydata()[0] for line in dice.get_lines()}
         assert levels["constant predictor"] == pytest.approx(0.123)
         assert [v for k, v in levels.items() if k == "between graders"] == graders
+        levels = {line.get_label(): line.get_ydata()[0] for line in pixels.get_lines()}
+        assert levels["constant predictor"] == pytest.approx(0.83)
+        assert "between graders" not in levels
+
+
+def test_pixel_accuracy_stands_above_dice_a_column_a_model():
+    history = study("four_models").inputs()["history"]
+    figure = drawn("four_models", "validation_accuracy")
+    models = list(history["model"].unique())
+    for place, axes in enumerate(figure.axes):
+        column = ("val_pixel_accuracy", "val_dice")[place // len(models)]
+        rows = history[history["model"] == models[place % len(models)]]
+        means = rows.groupby(["mechanism", "privacy", "epoch"])[column].mean()
+        for setting, line in lines(axes).items():
+            np.testing.assert_allclose(line.get_ydata(), means.loc[tuple(setting.split("/"))])
 
 
 def test_epsilon_states_delta_and_accountant_and_is_logarithmic():
@@ -99,70 +135,99 @@ def test_a_line_that_would_be_hidden_is_seen_around_a_thinner_one():
             assert width == max(widths.values())
 
 
-def test_bars_are_means_over_epochs():
-    frame = study("four_models").inputs()["history"]
+def test_bars_and_whiskers_are_those_of_the_summary():
+    summary = study("four_models").inputs()["summary"]
+    rows = summary[summary["metric"] == "mean_val_loss"].set_index(
+        ["model", "mechanism", "privacy"]
+    )
     figure = drawn("four_models", "mean_validation_loss")
-    setting = ["model", "mechanism", "privacy"]
-    runs = frame.groupby([*setting, "fold", "seed"])["val_loss"].mean().groupby(setting)
-    for model, axes in zip(frame["model"].unique(), figure.axes, strict=True):
+    assert "95 % intervals" in figure.get_suptitle()
+    for model, axes in zip(summary["model"].unique(), figure.axes, strict=True):
         bars = [bars for bars in axes.containers if "/" in bars.get_label()]
         assert len(bars) == 5
         for bar in bars:
-            key = (model, *bar.get_label().split("/"))
-            assert bar[0].get_height() == pytest.approx(runs.mean()[key])
+            row = rows.loc[(model, *bar.get_label().split("/"))]
+            assert bar[0].get_height() == pytest.approx(row["value"])
             whisker = bar.errorbar.lines[2][0].get_segments()[0][:, 1]
-            assert whisker == pytest.approx([runs.min()[key], runs.max()[key]])
+            assert whisker == pytest.approx([row["low"], row["high"]])
 
 
-def test_cost_dots_and_ratios():
-    frame = study("two_datasets").inputs()["cost"]
-    time_axes, memory_axes = drawn("two_datasets", "cost").axes
-    medians = frame.set_index(["mechanism", "privacy"])
-    for label, line in lines(time_axes).items():
-        row = medians.loc[tuple(label.split("/"))]
-        assert line.get_xdata()[0] == pytest.approx(row["step_seconds_p50"])
-    for label, line in lines(memory_axes).items():
-        row = medians.loc[tuple(label.split("/"))]
-        assert line.get_xdata()[0] == pytest.approx(row["peak_host_bytes"] / 2**30)
-    spans = sorted(tuple(c.get_segments()[0][:, 0]) for c in time_axes.collections)
-    expected = sorted(zip(frame["step_seconds_p10"], frame["step_seconds_p90"], strict=True))
-    np.testing.assert_allclose(spans, expected)
-    private = frame.loc[frame["privacy"] != "none", "step_seconds_p50"].mean()
-    ratio = private / frame.loc[frame["privacy"] == "none", "step_seconds_p50"].item()
-    assert [t.get_text() for t in time_axes.texts] == ["1×", f"{ratio:.2g}×"]
-    assert "host" in memory_axes.get_xlabel()
+def test_bars_of_single_runs_have_no_whiskers_and_say_so():
+    figure = drawn("three_cells", "mean_validation_loss")
+    assert "single runs, no intervals" in figure.get_suptitle()
+    bars = [bars for bars in figure.axes[0].containers if "/" in bars.get_label()]
+    assert [bar.errorbar for bar in bars] == [None] * 3
 
 
-def test_cost_prefers_gpu_memory_and_does_without_non_private():
-    inputs = study("no_non_private").inputs()
-    inputs["cost"]["peak_gpu_bytes"] = 3.0 * 2**30
-    figure = figures.draw("cost", **inputs)
-    assert "GPU" in figure.axes[1].get_xlabel()
-    assert {line.get_xdata()[0] for line in lines(figure.axes[1]).values()} == {3.0}
-    assert not figure.axes[0].texts
+def test_cost_is_relative_to_non_private_and_says_what_was_measured():
+    inputs = study("two_datasets").inputs()
+    summary = inputs["summary"].set_index(["metric", "mechanism", "privacy"])["value"]
+    figure = drawn("two_datasets", "cost")
+    for axes, metric in zip(figure.axes, ("step_seconds_ratio", "peak_bytes_ratio"), strict=False):
+        assert axes.get_xlabel().endswith("(× non-private)")
+        bars = [bars for bars in axes.containers if "/" in bars.get_label()]
+        assert len(bars) == 5
+        for bar in bars:
+            setting = tuple(bar.get_label().split("/"))
+            expected = 1 if setting[1] == "none" else summary[(metric, *setting)]
+            assert bar[0].get_width() == pytest.approx(expected)
+    private = "bookkeeping_automatic_mixopt"
+    mean, ratio = (summary[name, private].mean() for name in ("step_seconds", "step_seconds_ratio"))
+    plain = summary["step_seconds", "non_private", "none"]
+    said = [text.get_text() for text in figure.axes[0].texts]
+    assert said == [f"{plain:.2g} s", f"{mean:.2g} s, {ratio:.2g}×"]
+    assert "benchmarks/engines.py" in figure.axes[2].texts[0].get_text()
+
+
+def test_cost_without_non_private_is_what_was_measured():
+    figure = drawn("no_non_private", "cost")
+    assert figure.axes[1].get_xlabel() == "peak memory (GiB)"
     assert "no non-private" in figure.get_suptitle()
+    summary = study("no_non_private").inputs()["summary"]
+    rows = summary[summary["metric"] == "peak_bytes"].set_index(["mechanism", "privacy"])["value"]
+    for bars in figure.axes[1].containers:
+        if "/" in bars.get_label():
+            expected = rows[tuple(bars.get_label().split("/"))] / 2**30
+            assert bars[0].get_width() == pytest.approx(expected)
 
 
-def test_test_dice_is_the_mean_by_class():
-    from dpmedbench.figures.test_dice import MEAN, matrix
+BATCHES = {"none": 90.0, "opacus": 40.0}
 
-    frame = study("two_datasets").inputs()["scores"]
-    frame.loc[(frame["class"] == 8) & (frame["record"] == 0), "dice"] = math.nan
-    table = matrix(frame)
-    assert list(table.columns) == [*CLASSES["duke"], MEAN]
-    rows = (frame["privacy"] == "sigma0.5") & (frame["predictor"] == "model")
-    means = frame[rows].groupby("class")["dice"].mean()
-    found = table.loc["Bookkeeping automatic mixopt, σ = 0.5"]
-    np.testing.assert_allclose(found.to_numpy()[:-1], means.to_numpy())
-    assert found[MEAN] == pytest.approx(means[1:].mean())
-    constant = frame[frame["predictor"] == "constant"].groupby("class")["dice"].mean()
-    np.testing.assert_allclose(table.loc["Constant predictor"].to_numpy()[:-1], constant.to_numpy())
+
+def test_the_largest_batch_comes_from_the_benchmark(tmp_path):
+    inputs = study("three_cells").inputs()
+    engines = inputs["summary"].drop_duplicates("engine")[
+        ["engine", "mode", "clipping", "clipping_style"]
+    ]
+    table = engines.assign(network="unet", largest_batch=engines["engine"].map(BATCHES))
+    table.to_parquet(tmp_path / "engines.parquet")
+    figure = figures.draw("cost", **inputs | {"benchmark": [tmp_path / "engines.parquet"]})
+    axes = figure.axes[2]
+    widths = {bars.get_label(): bars[0].get_width() for bars in axes.containers
+              if "/" in bars.get_label()}  # fmt: skip
+    assert widths["non_private/none"] == 1
+    assert widths["opacus_flat/sigma1"] == pytest.approx(40 / 90)
+    assert [text.get_text() for text in axes.texts] == ["90, 1×", "40, 0.44×", "40, 0.44×"]
+    table.assign(network="resnet18").to_parquet(tmp_path / "engines.parquet")
+    figure = figures.draw("cost", **inputs | {"benchmark": [tmp_path / "engines.parquet"]})
+    assert "not measured" in figure.axes[2].texts[0].get_text()
+
+
+def test_the_table_of_methods_is_that_of_the_registry():
+    found = support.rows()
+    figure = figures.draw("support", support=found)
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    yes = sum(value is True for row in found for value in row.values())
+    assert shown.count("✓") == yes
+    assert shown.count("–") == sum(value is False for row in found for value in row.values())
+    assert len(support.table()) == 2 + len(found)
+    assert support.table()[2].count("yes") == sum(value is True for value in found[0].values())
 
 
 # What is missing
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if name != "example_scans"])
+@pytest.mark.parametrize("name", sorted({*EVERY} & {*OF_ROWS}))
 def test_a_dataset_without_rows_is_explained(name):
     inputs = study("three_cells").inputs("umn") | {"store": None}
     figure = figures.draw(name, **inputs)
@@ -179,8 +244,10 @@ def test_only_non_private_has_an_epsilon_panel_that_says_why_it_is_empty():
 def test_a_model_that_diverged_is_explained_and_others_are_drawn():
     inputs = study("four_models").inputs()
     frame = inputs["history"]
-    frame.loc[frame["model"] == "unet", ["val_loss", "val_dice"]] = math.nan
-    for name in ("validation_loss", "validation_dice", "mean_validation_loss"):
+    frame.loc[frame["model"] == "unet", ["val_loss", "val_dice", "val_pixel_accuracy"]] = math.nan
+    summary = inputs["summary"]
+    summary.loc[summary["model"] == "unet", ["value", "low", "high"]] = math.nan
+    for name in ("validation_loss", "validation_accuracy", "mean_validation_loss"):
         figure = figures.draw(name, **inputs)
         assert figure.axes[0].texts, name
         assert not figure.axes[1].texts, name

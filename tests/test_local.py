@@ -350,7 +350,7 @@ def test_the_picture_has_a_tile_for_each_noise_and_says_its_epsilon(tmp_path):
     assert overlaps(figure) == []
     outputs = [tmp_path / f"{name}.svg" for name in "ab"]
     for output in outputs:
-        figures.render("perturbed_images", "toy", {}, source, [], [output], paths)
+        figures.render("perturbed_images", "toy", {"store": source, "perturbed": paths}, [output])
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 

@@ -31,7 +31,7 @@ def digests(tree):
         "preprocess": provenance.code_digest(tree / "preprocess.py", "datasets.duke"),
         "opacus": provenance.code_digest(tree / "train.py", "mechanisms.opacus", *train),
         "ordinary": provenance.code_digest(tree / "train.py", "mechanisms.none", *train),
-        "figure": provenance.code_digest(tree / "figure.py", "figures.training_loss"),
+        "figure": provenance.code_digest(tree / "figures.py", "figures.training_loss"),
     }
 
 

@@ -1,14 +1,18 @@
+import os
 import shlex
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import report as shown_in_report  # a line may not begin with report
 from snakemake.logging import logger
 
-SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+# of this file, not of the Snakefile that may use it as a module
+SCRIPTS = Path(workflow.current_basedir).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from dpmedbench import captions, cells, figures, pretrained, provenance
+from dpmedbench import captions, cells, figures, pretrained, provenance, support, unfinished
+from dpmedbench import report as contents
 from dpmedbench.config import load
 from dpmedbench.errors import UserError
 
@@ -18,23 +22,87 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 config.update(STUDY.model_dump(mode="json"))  # with every default, for the report
 for name, dataset in STUDY.datasets.items():
-    if dataset.path is not None and not Path(dataset.path).exists():
+    if dataset.absent and not dataset.optional:
         raise WorkflowError(
             f"config: datasets.{name}.path: found {dataset.path!r}, where there is nothing; give "
             "the folder or archive that holds the raw data"
         )
 
-CELLS = {cell.folder: cell for cell in cells.cells(STUDY)}
-LEFT_OUT = cells.left_out(STUDY)
+RESULTS = f"results/{STUDY.study}"
+
+
+def code(script, *plugins):
+    """Digest of the code of a script; a param, so that a change of it runs the step again."""
+    return provenance.code_digest(SCRIPTS / script, *plugins)
+
+
+def size_mb(input):
+    """The size of the input files; Snakemake's own takes milliseconds, which add up over cells."""
+    return sum(os.path.getsize(path) for path in input) / 2**20
+
+
+def megabytes(base, times_input):
+    """Memory of a job: `base` MB and some times its input; twice that in its second attempt."""
+    return lambda wildcards, input, attempt: int((base + times_input * size_mb(input)) * attempt)
+
+
+def train_minutes(wildcards, input, attempt):
+    """An hour and a second a pass over a megabyte, many times what a GPU takes."""
+    return int(attempt * (60 + size_mb(input) * STUDY.training.epochs / 60))
+
+
+def train_code(cell):
+    """Digest of the code that trains a cell: the loop, its engine, its network, its task."""
+    return code(
+        "train.py",
+        f"mechanisms.{STUDY.mechanisms[cell.mechanism].engine}",
+        f"models.{STUDY.models[cell.model].network}",
+        f"tasks.{STUDY.datasets[cell.dataset].spec.task}",
+    )
+
+
+def missing(cell):
+    """Why a cell has no results, None where it has."""
+    return unfinished.why(
+        Path(RESULTS) / "cells" / cell.folder,
+        STUDY.datasets[cell.dataset].spec.task,
+        cells.settings(STUDY, cell),
+        train_code(cell),
+        {step: Path("logs", STUDY.study, step, f"{cell.folder}.log") for step in unfinished.FILES},
+    )
+
+
+# conda or a container: a step has an environment of its own, with its engine
+DEPLOYMENT = sorted(map(str, workflow.deployment_settings.deployment_method))
+if DEPLOYMENT:
+    os.environ.update(PYTHONNOUSERSITE="1")  # nothing from ~/.local, in jobs neither
+if "apptainer" in DEPLOYMENT and not Path("dpmedbench.sif").exists():
+    raise WorkflowError(
+        "dpmedbench.sif: found none in this folder, expected the image of the steps; make it from "
+        "Containerfile as docs/environments.md says"
+    )
+CELLS = {cell.folder: cell for cell in cells.cells(STUDY, deployed=bool(DEPLOYMENT))}
+LEFT_OUT = cells.left_out(STUDY, deployed=bool(DEPLOYMENT))
 if not CELLS:
     raise WorkflowError(f"config: no cell can be trained: {'; '.join(LEFT_OUT)}")
-config["left_out"] = LEFT_OUT  # for the report
+MISSING = {}
+if STUDY.unfinished:
+    MISSING = {folder: why for folder, cell in CELLS.items() if (why := missing(cell))}
+    CELLS = {folder: cell for folder, cell in CELLS.items() if folder not in MISSING}
+    if not CELLS:
+        raise WorkflowError(
+            f"unfinished: found no finished cell of study {STUDY.study}, expected at least one; "
+            f"the first: {next(iter(MISSING.items()))}"
+        )
+config.update(left_out=LEFT_OUT, missing=MISSING, cells=len(CELLS))  # for the report
 if workflow.is_main_process:
     for reason, folders in LEFT_OUT.items():
         logger.warning(f"left out, {len(folders)} cell{'s' * (len(folders) > 1)}: {reason}")
 DATASETS = list(dict.fromkeys(cell.dataset for cell in CELLS.values()))
 FIGURES = figures.catalog()
-RESULTS = f"results/{STUDY.study}"
+# in the order of the configuration: so colours are given out
+PRIVATE = {name: way.private or way.local for name, way in STUDY.mechanisms.items()}
+BENCHMARK = "results/benchmarks/engines.parquet"  # of benchmarks/engines.py, where it was run
 NOISY = "results/data/{dataset}.{mode}.{privacy}.h5"
 CELL = "{dataset}/{model}/{mechanism}/{privacy}/fold{fold}/seed{seed}"
 TABLES = {
@@ -42,7 +110,9 @@ TABLES = {
     "scores": "scores.parquet",
     "cost": "cost.json",
     "privacy": "privacy.json",
+    "predictions": "predictions.parquet",
 }
+DERIVED = ("summary", "comparisons", "claims")
 
 
 wildcard_constraints:
@@ -71,9 +141,10 @@ def cell_files(name, datasets=DATASETS):
     ]
 
 
-def code(script, *plugins):
-    """Digest of the code of a script; a param, so that a change of it runs the step again."""
-    return provenance.code_digest(SCRIPTS / script, *plugins)
+def table_files(table):
+    """The files of the cells that a table collects."""
+    of_all = table != "predictions"
+    return cell_files(TABLES[table], DATASETS if of_all else datasets_for("classification"))
 
 
 def loader_of(wildcards):
@@ -135,20 +206,17 @@ def perturbed_images(wildcards):
     return perturbed_store(cell_of(wildcards)) or []
 
 
-def configfiles_option():
-    """The command line's --configfile, for a second Snakemake of the same study."""
-    files = " ".join(shlex.quote(str(path)) for path in workflow.overwrite_configfiles)
-    return f"--configfile {files}" if files else ""
-
-
-def train_code(wildcards):
-    """Digest of the code that trains a cell: the loop, its engine, its network, its task."""
-    cell = cell_of(wildcards)
-    return code(
-        "train.py",
-        f"mechanisms.{STUDY.mechanisms[cell.mechanism].engine}",
-        f"models.{STUDY.models[cell.model].network}",
-        f"tasks.{STUDY.datasets[cell.dataset].spec.task}",
+def config_options(*values):
+    """Of the command line --configfile, --config with more `values` and --sdm, to give again."""
+    given = {
+        "--configfile": workflow.overwrite_configfiles,
+        "--config": [*workflow.config_settings.config_args, *values],
+        "--sdm": DEPLOYMENT,
+    }
+    return " ".join(
+        f"{option} {' '.join(shlex.quote(str(value)) for value in values)}"
+        for option, values in given.items()
+        if values
     )
 
 
@@ -162,21 +230,88 @@ def predict_code(wildcards):
     )
 
 
-def figure_files():
-    """Every figure of every dataset that it is for, as SVG."""
+def cell_logs(wildcards):
+    """The logs of a cell that there are, with their times, so that newer ones are packed again."""
+    folder = CELL.format(**wildcards)
+    logs = [Path("logs", STUDY.study, step, f"{folder}.log") for step in unfinished.FILES]
+    return {str(log): log.stat().st_mtime_ns for log in logs if log.exists()}
+
+
+def figures_of(dataset):
+    """The figures of a dataset, or (None) those over the whole study."""
+    chosen = [FIGURES[name] for name in STUDY.figures or FIGURES]
+    tasks = [STUDY.datasets[name].spec.task for name in ([dataset] if dataset else DATASETS)]
     return [
-        f"{RESULTS}/figures/{dataset}/{name}.svg"
-        for dataset in DATASETS
-        for name in STUDY.figures or FIGURES
-        if FIGURES[name].task in (None, STUDY.datasets[dataset].spec.task)
-        and ("perturbed" not in FIGURES[name].needs or perturbed_stores(dataset))
+        figure
+        for figure in chosen
+        if figure.scope == ("dataset" if dataset else "study")
+        and figure.task in (None, *tasks)
+        and ("perturbed" not in figure.needs or perturbed_stores(dataset))
     ]
 
 
-def figure_input(wildcards):
-    """The tables, store and masks that a figure needs."""
-    files = {need: f"{RESULTS}/tables/{need}.parquet" for need in TABLES}
-    files["store"] = f"results/data/{wildcards.dataset}.h5"
-    files["perturbed"] = perturbed_stores(wildcards.dataset)
-    files["masks"] = cell_files("masks.h5", [wildcards.dataset])
-    return {need: files[need] for need in FIGURES[wildcards.figure].needs}
+def figure_files(dataset, suffix="svg"):
+    """The files of the figures of a dataset or (None) of the study."""
+    folder = Path(RESULTS, "figures", dataset or "")
+    return [f"{folder}/{figure.name}.{suffix}" for figure in figures_of(dataset)]
+
+
+def figure_input(dataset):
+    """The tables, stores, masks and descriptions of networks that figures need."""
+    datasets = [dataset] if dataset else DATASETS
+    files = {need: f"{RESULTS}/tables/{need}.parquet" for need in figures.TABLES}
+    files["store"] = f"results/data/{datasets[0]}.h5"
+    files["perturbed"] = [path for name in datasets for path in perturbed_stores(name)]
+    files["masks"] = cell_files("masks.h5", datasets)
+    files["networks"] = network_files(datasets)
+    files["benchmark"] = BENCHMARK if Path(BENCHMARK).exists() else []
+    needs = {need for figure in figures_of(dataset) for need in figure.needs}
+    return {need: files[need] for need in files if need in needs}
+
+
+def figure_captions(dataset):
+    """The captions of figures as far as the configuration tells them, by name."""
+    facts = captions.facts(STUDY, [dataset] if dataset else DATASETS)
+    return {figure.name: figure.caption_with(facts) for figure in figures_of(dataset)}
+
+
+def reported(dataset):
+    """The figures of a dataset or (None) of the study, as the report shows them."""
+    return [
+        shown_in_report(
+            path,
+            caption=Path(path).with_suffix(".txt").absolute(),
+            category=figure_category(figure),
+            subcategory=dataset or "All datasets",
+            labels=figure_labels(figure),
+        )
+        for path, figure in zip(figure_files(dataset), figures_of(dataset))
+    ]
+
+
+def figure_category(figure):
+    """The heading of a figure in the report: the published study it belongs to."""
+    published = figure.published_in(STUDY.study)
+    return contents.heading(figures.STUDIES.get(published, figures.BEYOND), STUDY.study)
+
+
+def figure_labels(figure):
+    """What the report says beside a figure: one label, numbered as it sorts by letters.
+
+    With more labels it makes a switch of one that halves a folder, and shows nothing where the
+    halves do not match.
+    """
+    study = figure.published_in(STUDY.study)
+    folder = [name for name in FIGURES if FIGURES[name].published_in(STUDY.study) == study]
+    published = f", {figure.published[study]}" if study else ""
+    return {"figure": f"{folder.index(figure.name) + 1:02}  {figure.title}{published}"}
+
+
+def network_files(datasets):
+    """The descriptions of the networks that are trained on some datasets."""
+    pairs = dict.fromkeys((cell.dataset, cell.model) for cell in CELLS.values())
+    return [
+        f"{RESULTS}/networks/{dataset}/{model}.json"
+        for dataset, model in pairs
+        if dataset in datasets
+    ]

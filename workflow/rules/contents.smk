@@ -24,13 +24,13 @@ def scans_files():
 def drawn():
     """The figures for a paper by path: title, dataset, published study and name there."""
     found = {}
-    for path in map(Path, figure_files()):
-        figure = FIGURES[path.stem]
-        study = figure.published_in(STUDY.study)
-        found[str(path.with_suffix(".pdf"))] = {
-            "title": figure.title,
-            "dataset": path.parent.name if figure.scope == "dataset" else "",
-            "study": study or "",
-            "label": figure.published.get(study, ""),
-        }
+    for dataset in [*DATASETS, None]:
+        for path, figure in zip(figure_files(dataset, "pdf"), figures_of(dataset)):
+            study = figure.published_in(STUDY.study)
+            found[path] = {
+                "title": figure.title,
+                "dataset": dataset or "",
+                "study": study or "",
+                "label": figure.published.get(study, ""),
+            }
     return found

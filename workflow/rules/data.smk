@@ -5,6 +5,7 @@ rule download:
         "logs/download/{dataset}.log",
     wildcard_constraints:
         dataset=with_source("download"),
+    localrule: True  # compute nodes seldom reach the internet
     conda:
         "../../envs/preprocess.yaml"
     params:
@@ -19,6 +20,7 @@ rule weights:
         pretrained.PATH,
     log:
         "logs/weights.log",
+    localrule: True
     conda:
         "../../envs/preprocess.yaml"
     script:
@@ -55,11 +57,11 @@ rule preprocess:
         "../../envs/preprocess.yaml"
     threads: 16
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,  # some images a thread, not all
+        runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         dataset=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(
-            mode="json", exclude={"split", "phantom", "class_weights", "noise_seed"}
+            mode="json", exclude={"optional", "split", "phantom", "class_weights", "noise_seed"}
         ),
         code=lambda wildcards: code("preprocess.py", loader_of(wildcards)),
     script:
@@ -77,6 +79,8 @@ rule perturb:
         mode="[a-z_]+",
     conda:
         "../../envs/train.yaml"
+    resources:
+        mem_mb=megabytes(2000, 4),
     params:
         noise=noise_of,
         code=code("perturb.py"),

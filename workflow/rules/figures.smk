@@ -1,28 +1,51 @@
-rule figure:
+# One job draws all figures of a dataset, and one those over all: starting takes longer than drawing.
+for DRAWN in [*DATASETS, None]:
+
+    rule:
+        name:
+            f"figures_{DRAWN or 'over_all'}"
+        input:
+            **figure_input(DRAWN),
+        output:
+            figures=reported(DRAWN),
+            others=[
+                path for suffix in ("png", "pdf", "txt") for path in figure_files(DRAWN, suffix)
+            ],
+        log:
+            f"logs/{STUDY.study}/figures/{DRAWN or 'over_all'}.log",
+        conda:
+            "../../envs/figures.yaml"
+        threads: 4
+        params:
+            dataset=DRAWN,
+            captions=figure_captions(DRAWN),
+            given={
+                "left_out": LEFT_OUT,
+                "missing": MISSING,
+                "support": support.rows(),
+            },
+            mechanisms=PRIVATE,
+            code=code("figures.py", *(f"figures.{figure.name}" for figure in figures_of(DRAWN))),
+        script:
+            "../scripts/figures.py"
+
+
+rule network:
     input:
-        unpack(figure_input),
+        "results/data/{dataset}.h5",
     output:
-        svg=report(
-            f"{RESULTS}/figures/{{dataset}}/{{figure}}.svg",
-            caption="../report/figure.rst",
-            category="{dataset}",
-            subcategory=lambda wildcards: FIGURES[wildcards.figure].category,
-            labels=lambda wildcards: {"figure": FIGURES[wildcards.figure].title},
-        ),
-        png=f"{RESULTS}/figures/{{dataset}}/{{figure}}.png",
+        f"{RESULTS}/networks/{{dataset}}/{{model}}.json",
     log:
-        f"logs/{STUDY.study}/figure/{{dataset}}/{{figure}}.log",
-    wildcard_constraints:
-        figure="|".join(FIGURES),
+        f"logs/{STUDY.study}/network/{{dataset}}/{{model}}.log",
     conda:
-        "../../envs/figures.yaml"
+        "../../envs/train.yaml"
     params:
-        caption=lambda wildcards: FIGURES[wildcards.figure].caption_with(
-            captions.facts(STUDY, wildcards.dataset)
+        model=lambda wildcards: STUDY.models[wildcards.model].model_dump(
+            mode="json", exclude={"weights", "weights_file"}
         ),
-        code=lambda wildcards: code("figure.py", f"figures.{wildcards.figure}"),
+        code=lambda wildcards: code("network.py", f"models.{STUDY.models[wildcards.model].network}"),
     script:
-        "../scripts/figure.py"
+        "../scripts/network.py"
 
 
 rule scans:
@@ -32,15 +55,9 @@ rule scans:
         scans=report(
             f"{RESULTS}/cells/{CELL}/scans.png",
             caption="../report/scans.rst",
-            category="{dataset}",
-            subcategory="Test scans",
-            labels={
-                "model": "{model}",
-                "mechanism": "{mechanism}",
-                "noise": "{privacy}",
-                "fold": "{fold}",
-                "seed": "{seed}",
-            },
+            category=contents.heading(contents.SCANS, STUDY.study),
+            subcategory="{dataset}",
+            labels={"scans": "{model}, {mechanism}, {privacy}, fold {fold}, seed {seed}"},
         ),
     log:
         f"logs/{STUDY.study}/scans/{CELL}.log",

@@ -16,8 +16,7 @@ rule segment:
         "../../envs/predict.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=megabytes(3000, 4),
     params:
         model=lambda wildcards: STUDY.models[wildcards.model].model_dump(
             mode="json", exclude={"weights", "weights_file"}

@@ -49,7 +49,7 @@ rule findings:
 # What a report shows; `snakemake results` makes it without the report itself.
 rule results:
     input:
-        figure_files(),
+        [path for dataset in [*DATASETS, None] for path in figure_files(dataset)],
         scans_files(),
         page_files("html"),
         FINDINGS_FILE,

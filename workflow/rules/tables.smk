@@ -1,6 +1,6 @@
 rule table:
     input:
-        lambda wildcards: cell_files(TABLES[wildcards.table]),
+        lambda wildcards: table_files(wildcards.table),
     output:
         f"{RESULTS}/tables/{{table}}.parquet",
     log:
@@ -11,8 +11,31 @@ rule table:
         table="|".join(TABLES),
     conda:
         "../../envs/figures.yaml"
+    resources:
+        mem_mb=megabytes(2000, 10),
     params:
-        folders=[f"{RESULTS}/cells/{folder}" for folder in CELLS],
+        folders=lambda wildcards, input: [str(Path(path).parent) for path in input],
         code=code("table.py"),
     script:
         "../scripts/table.py"
+
+
+rule derived_table:
+    input:
+        **{table: f"{RESULTS}/tables/{table}.parquet" for table in TABLES if table_files(table)},
+    output:
+        f"{RESULTS}/tables/{{table}}.parquet",
+    log:
+        f"logs/{STUDY.study}/table/{{table}}.log",
+    benchmark:
+        f"logs/{STUDY.study}/table/{{table}}.benchmark.tsv"
+    wildcard_constraints:
+        table="|".join(DERIVED),
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=megabytes(2000, 100),
+    params:
+        code=lambda wildcards: code("derived_table.py", wildcards.table),
+    script:
+        "../scripts/derived_table.py"

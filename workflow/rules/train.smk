@@ -1,8 +1,3 @@
-def train_minutes(wildcards, input, attempt):
-    """An hour and a second a pass over a megabyte, many times what a GPU takes."""
-    return int(attempt * (60 + size_mb(input) * STUDY.training.epochs / 60))
-
-
 rule train:
     input:
         data="results/data/{dataset}.h5",

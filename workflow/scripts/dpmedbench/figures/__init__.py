@@ -2,81 +2,65 @@
 
 A figure is a module of this package with a function `draw`. Its docstring is its title (first
 line) and its caption (the rest, with fields of `FIELDS` filled from the configuration of the
-study). Its constants are `CATEGORY` (a heading of the report), `ORDER` (its place there) and
-`NEEDS`, the keyword arguments of `draw`, from `INPUTS`, and `TASK`, "segmentation" or
-"classification", where it is not for datasets of both:
+study). Its constants, all literals:
 
-- history, scores, cost, privacy: the collected table as a DataFrame, rows of one dataset only;
+- CATEGORY: what it is about; ORDER: its place; NEEDS: the keyword arguments of `draw`, see below;
+- TASK: "segmentation" or "classification", where it is not for datasets of both;
+- SCOPE: "dataset" (left out: so), drawn for each, or "study", drawn once over all of them;
+- PUBLISHED: {study of `STUDIES`: what the figure is there}, where it is in a published one.
+
+`NEEDS` are from `INPUTS`; of tables, only the rows of the dataset, or all with SCOPE "study":
+
+- history, scores, cost, privacy, summary, comparisons, claims: the table as a DataFrame;
 - store: path of the dataset's HDF5;
 - perturbed: paths of its HDF5 with noise (`perturbation`); such a figure is only for studies with
   local mechanisms;
-- masks: [(identity, path of masks.h5), ...] of the dataset's cells, where identity has `CELL`.
+- masks: [(identity, path of masks.h5), ...] of the cells, where identity has `CELL`;
+- networks: paths of the JSON that describes each network (`architecture`);
+- benchmark: paths of what benchmarks/engines.py wrote, none where it was not run;
+- left_out, missing: {reason: cells that the study leaves out}, {cell: why it has no results};
+- support: what every engine can do (`support.rows`).
 
-`draw` returns a `matplotlib.figure.Figure`. Modules without `draw` are what figures share, and
-`scans`, the picture of one cell. Nothing here imports matplotlib before a figure is
-drawn, and nothing ever imports torch.
+`draw` returns a `matplotlib.figure.Figure`. A second function `numbers`, with arguments of `draw`,
+may return a sentence or two with what the data say; it ends the caption. Modules without `draw`
+are what figures share, and `scans`, the picture of one cell. Nothing here imports matplotlib
+before a figure is drawn, and nothing ever imports torch.
 """
 
 from __future__ import annotations
 
-import ast
 import functools
 import importlib
 import inspect
-import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from dpmedbench.errors import UserError
+from dpmedbench.figures.described import (
+    BEYOND,
+    FIELDS,
+    INPUTS,
+    STUDIES,
+    TABLES,
+    FigureInfo,
+    describe,
+)
+from dpmedbench.files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-TABLES = ("history", "scores", "cost", "privacy")
-INPUTS = (*TABLES, "store", "perturbed", "masks")
-FIELDS = (
-    "study",
-    "dataset",
-    "models",
-    "mechanisms",
-    "noise",
-    "delta",
-    "accountant",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "image_size",
-    "unit",
-)
-TASKS = ("segmentation", "classification")
+__all__ = [
+    "BEYOND", "FIELDS", "INPUTS", "STUDIES", "TABLES", "FigureInfo", "catalog", "draw", "load",
+    "numbers", "render", "save",
+]  # fmt: skip
+
 CELL = ("study", "dataset", "model", "mechanism", "privacy", "fold", "seed")
 FORMATS = (".svg", ".png", ".pdf")
 DPI = 200
-
-
-@dataclass(frozen=True)
-class FigureInfo:
-    """What a figure says of itself."""
-
-    name: str
-    title: str
-    caption: str
-    category: str
-    order: int
-    needs: tuple[str, ...]
-    task: str | None
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """The collected tables among its needs."""
-        return tuple(need for need in self.needs if need in TABLES)
-
-    def caption_with(self, values: Mapping[str, object]) -> str:
-        """The caption with the fields it uses filled from `values` (keys: `FIELDS`)."""
-        return self.caption.format_map(values)
 
 
 @functools.cache
@@ -86,7 +70,7 @@ def catalog() -> dict[str, FigureInfo]:
     Modules are parsed, not imported. Raises UserError naming the module and what it lacks.
     """
     paths = sorted(Path(__file__).parent.glob("*.py"))
-    found = [info for path in paths if (info := _describe(path)) is not None]
+    found = [info for path in paths if (info := describe(path)) is not None]
     return {info.name: info for info in sorted(found, key=lambda info: (info.order, info.name))}
 
 
@@ -96,65 +80,89 @@ def draw(name: str, **inputs: object) -> Figure:
     from dpmedbench.figures import style
 
     with style.theme():
-        module = importlib.import_module(f"{__name__}.{name}")
-        return module.draw(**{need: inputs[need] for need in info.needs})
+        return _module(name).draw(**{need: inputs[need] for need in info.needs})
+
+
+def numbers(name: str, **inputs: object) -> str:
+    """What the data of figure `name` say, in a sentence or two; empty where it has no words."""
+    _info(name)
+    function = getattr(_module(name), "numbers", None)
+    if function is None:
+        return ""
+    return function(**{need: inputs[need] for need in inspect.signature(function).parameters})
 
 
 def render(
     name: str,
-    dataset: str,
-    tables: Mapping[str, Path],
-    store: Path | None,
-    masks: Sequence[Path],
+    dataset: str | None,
+    inputs: Mapping[str, object],
     outputs: Sequence[Path],
-    perturbed: Sequence[Path] = (),
+    caption: str = "",
+    mechanisms: Mapping[str, bool] | None = None,
 ) -> None:
-    """Draw figure `name` for `dataset` and save it to each of `outputs` (.svg, .png, .pdf).
+    """Draw figure `name` for `dataset` (None: of SCOPE "study") and save it to `outputs`.
 
-    `tables` are paths of collected tables by kind and `masks` paths of cells' masks.h5; of both,
-    only what belongs to `dataset` is drawn, but colours are given out over all of it, so that a
-    mechanism looks the same everywhere. What a figure does not need may be left out. The same
-    input gives the same bytes.
+    `inputs` has what it needs: the path of a table or store, lists of paths, values. Outputs are
+    .svg, .png, .pdf and .txt, the `caption` with its numbers. `mechanisms` are all of the study
+    and whether each is private, so that each looks the same in every figure; without, a table
+    is asked. The same input gives the same bytes.
     """
+    from dpmedbench.figures import style
+
     info = _info(name)
-    inputs: dict[str, object] = {}
-    for need in info.needs:
-        if need in TABLES:
-            if need not in tables:
-                raise UserError(f"figure {name}: found no {need} table, expected its path")
-            inputs[need] = load(tables[need], dataset)
-        elif need == "store":
-            if store is None:
-                raise UserError(f"figure {name}: found no store, expected the path of its HDF5")
-            inputs[need] = store
-        elif need == "perturbed":
-            inputs[need] = perturbed
-        else:
-            inputs[need] = _masks_of(dataset, masks)
-    figure = draw(name, **inputs)
+    if lacking := [need for need in info.needs if need not in inputs]:
+        raise UserError(f"figure {name}: found no {lacking[0]}, expected what its NEEDS name")
+    given = {need: _given(need, inputs[need], dataset, mechanisms) for need in info.needs}
+    texts = [output for output in map(Path, outputs) if output.suffix == ".txt"]
+    for output in texts:
+        words = " ".join(f"{caption} {numbers(name, **given)}".split())
+        with replacing(output) as temporary:
+            temporary.write_text(words + "\n", encoding="utf-8")
+    figure = draw(name, **given)
+    with style.theme():  # laid out once for all files: it takes most of the time
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     for output in outputs:
-        save(figure, output)
+        if Path(output) not in texts:
+            save(figure, output)
 
 
-def load(path: str | Path, dataset: str) -> pd.DataFrame:
-    """The rows of `dataset` in a collected table, as a figure expects them.
+def _given(
+    need: str, value: object, dataset: str | None, mechanisms: Mapping[str, bool] | None
+) -> object:
+    """What `draw` gets for a need."""
+    if need in TABLES:
+        return load(value, dataset, mechanisms)
+    return _masks_of(dataset, value) if need == "masks" else value
 
-    `attrs["dataset"]` is the dataset's name and `attrs["colours"]` the colour of each mechanism
-    of the whole table.
+
+def load(
+    path: str | Path, dataset: str | None, mechanisms: Mapping[str, bool] | None = None
+) -> pd.DataFrame:
+    """The rows of `dataset` (None: all) in a table, as a figure expects them.
+
+    `attrs["dataset"]` is the dataset's name and `attrs["colours"]` the colour of each of
+    `mechanisms` (whether it is private, by name; None: those of the whole table).
     """
+    import pyarrow.parquet as pq
+
     from dpmedbench import tables
     from dpmedbench.figures import style
 
-    colours = style.assign(tables.read(path, ["mechanism", "privacy"]))
-    frame = tables.read(path, dataset=dataset)
-    frame.attrs.update(dataset=dataset, colours=colours)
+    columns = pq.read_schema(path).names
+    if mechanisms is None and {"mechanism", "privacy"} <= set(columns):
+        mechanisms = style.private_mechanisms(tables.read(path, ["mechanism", "privacy"]))
+    frame = tables.read(path, dataset=dataset if "dataset" in columns else None)
+    if dataset is not None:
+        frame.attrs["dataset"] = dataset
+    if mechanisms is not None:
+        frame.attrs["colours"] = style.assign(mechanisms)
     return frame
 
 
 def save(figure: Figure, output: str | Path) -> None:
     """Save as the suffix says, whole or not at all, without dates or random names."""
     from dpmedbench.figures import style
-    from dpmedbench.files import replacing
 
     output = Path(output)
     if output.suffix not in FORMATS:
@@ -166,72 +174,17 @@ def save(figure: Figure, output: str | Path) -> None:
         )
 
 
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")
+
+
 def _info(name: str) -> FigureInfo:
     if name not in catalog():
         raise UserError(f"figures: found '{name}', expected one of {', '.join(catalog())}")
     return catalog()[name]
 
 
-def _describe(path: Path) -> FigureInfo | None:
-    """The figure that a module is, or None where it has no `draw`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    draws = [function for function in functions if function.name == "draw"]
-    if not draws or path.stem == "__init__":
-        return None
-    constants = {
-        node.targets[0].id: node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-    }
-    title, _, caption = (ast.get_docstring(tree) or "").partition("\n")
-    values: dict[str, object] = {}
-    for constant, kind in {"CATEGORY": str, "ORDER": int, "NEEDS": tuple}.items():
-        try:
-            values[constant] = ast.literal_eval(constants[constant])
-        except (KeyError, ValueError):
-            values[constant] = None
-        if not isinstance(values[constant], kind):
-            raise UserError(
-                f"figures/{path.name}: found no constant {constant}, expected a literal "
-                f"{kind.__name__}; add it below the docstring"
-            )
-    task = ast.literal_eval(constants["TASK"]) if "TASK" in constants else None
-    if task not in (None, *TASKS):
-        raise UserError(f"figures/{path.name}: found TASK {task!r}, allowed are {', '.join(TASKS)}")
-    needs = values["NEEDS"]
-    arguments = {argument.arg for argument in draws[0].args.args + draws[0].args.kwonlyargs}
-    if unknown := sorted(set(needs) - set(INPUTS)):
-        raise UserError(
-            f"figures/{path.name}: found NEEDS {unknown}, allowed are {', '.join(INPUTS)}"
-        )
-    if arguments != set(needs):
-        raise UserError(
-            f"figures/{path.name}: found draw({', '.join(sorted(arguments))}), expected the "
-            f"arguments that NEEDS names: {', '.join(needs)}"
-        )
-    if not title or not caption.strip():
-        raise UserError(
-            f"figures/{path.name}: found no title and caption, expected a docstring with a title "
-            "line and a caption below it"
-        )
-    fields = {field for _, field, _, _ in string.Formatter().parse(caption) if field is not None}
-    if unknown := sorted(fields - set(FIELDS)):
-        raise UserError(
-            f"figures/{path.name}: found caption fields {unknown}, allowed are {', '.join(FIELDS)}"
-        )
-    return FigureInfo(
-        name=path.stem,
-        title=title.strip().rstrip("."),
-        caption=inspect.cleandoc(caption),
-        category=values["CATEGORY"],
-        order=values["ORDER"],
-        needs=needs,
-        task=task,
-    )
-
-
-def _masks_of(dataset: str, paths: Sequence[Path]) -> list[tuple[dict[str, object], Path]]:
+def _masks_of(dataset: str | None, paths: Sequence[Path]) -> list[tuple[dict[str, object], Path]]:
     import h5py
 
     found = []
@@ -244,6 +197,6 @@ def _masks_of(dataset: str, paths: Sequence[Path]) -> list[tuple[dict[str, objec
                 f"{path}: found what cannot be read ({error}), expected the predicted masks of a "
                 "cell; delete the cell's folder and run the workflow again"
             ) from error
-        if identity["dataset"] == dataset:
+        if dataset in (None, identity["dataset"]):
             found.append((identity, Path(path)))
     return found

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from matplotlib.lines import Line2D
 
-from dpmedbench.figures import style, wording
-from dpmedbench.figures.curves import curves, reference, reference_handle
+from dpmedbench.figures import live, style
+from dpmedbench.figures.curves import curves, reference, reference_handle, stacked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +27,13 @@ CATEGORY = "Utility"
 ORDER = 61
 NEEDS = ("history",)
 TASK = "classification"
+PUBLISHED = {"local_dp": "Figure 3"}
 
-PARTS = {"train": "training", "val": "validation", "test": "test"}
+PARTS = {
+    "train_accuracy": "training",
+    "val_accuracy": "validation",
+    "test_accuracy": "test",
+}
 DASHED = (0, (6, 3))
 CIRCLE = {"marker": "o", "markersize": 7, "markerfacecolor": "none", "linestyle": "none"}
 
@@ -36,8 +41,9 @@ CIRCLE = {"marker": "o", "markersize": 7, "markerfacecolor": "none", "linestyle"
 def draw(history: pd.DataFrame) -> Figure:
     """A row of panels a model: training, validation and test."""
     local = history["privacy"].str.startswith("beta").any()
+    frame = stacked(history, PARTS, "accuracy", by_model=True)
     figure, panels = curves(
-        by_part(history),
+        frame,
         "accuracy",
         "accuracy (0 to 1)",
         empty="no accuracy: nothing was scored",
@@ -53,29 +59,24 @@ def draw(history: pd.DataFrame) -> Figure:
         log=False,
         notes=["with noise on the images (β): the test images have none"] if local else [],
     )
-    for model, row in zip(history["model"].unique(), _triples(panels), strict=False):
-        rows = history[history["model"] == model]
-        for part, axes in zip(PARTS, row, strict=True):
-            if part != "train":
-                constant = rows[f"constant_{part}_accuracy"].mean()
-                reference(axes, constant, DASHED, "constant predictor")
-            axes.set_ylim(-0.03, 1.03)
-        _mark_best(row[-1])
+    pairs = [(model, part) for model in history["model"].unique() for part in PARTS]
+    of_panel = dict(zip(frame["model"].unique(), pairs, strict=True))
+    for name, axes in panels:
+        model, part = of_panel[name]
+        if part != "train_accuracy":
+            constant = history.loc[history["model"] == model, f"constant_{part}"].mean()
+            reference(axes, constant, DASHED, "constant predictor")
+        if part == "test_accuracy":
+            _mark_best(axes)
+        axes.set_ylim(-0.03, 1.03)
     return figure
 
 
-def by_part(history: pd.DataFrame) -> pd.DataFrame:
-    """A row for each epoch and part of the data, `model` naming both, with its `accuracy`."""
-    import pandas as pd
-
-    frames = [
-        rows.assign(model=f"{wording.name(model)}\n{title}", accuracy=rows[f"{part}_accuracy"])
-        for model, rows in history.groupby("model", sort=False)
-        for part, title in PARTS.items()
-    ]
-    found = pd.concat(frames, ignore_index=True) if frames else history.assign(accuracy=[])
-    found.attrs = history.attrs
-    return found
+def numbers(history: pd.DataFrame) -> str:
+    """Accuracy on the test set, and on the training set, in the last epoch."""
+    test = live.last_epoch(history, "test_accuracy", what="Accuracy on the test set")
+    train = live.last_epoch(history, "train_accuracy", what="On the training set")
+    return f"{test} {train}".strip()
 
 
 def _mark_best(axes: Axes) -> None:
@@ -84,7 +85,3 @@ def _mark_best(axes: Axes) -> None:
             epochs, values = line.get_data()
             best = values.argmax()
             axes.plot(epochs[best], values[best], color=line.get_color(), label="best", **CIRCLE)
-
-
-def _triples(panels: list[Axes]) -> list[list[Axes]]:
-    return [panels[start : start + 3] for start in range(0, len(panels) - 2, 3)]

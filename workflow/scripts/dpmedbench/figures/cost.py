@@ -1,20 +1,25 @@
-"""Time and memory
+"""Time, memory and largest batch
 
-Left: median time of an optimiser step on {dataset} after warm-up, its 10th to 90th percentile as a
-bar. Right: peak memory of the process's GPU, or of the host where there is none. A dot a noise
-level, averaged over folds and seeds; beside each row, its mean relative to non-private training of
-the same model. Expected batch size {batch_size}, images of {image_size} pixels. Mechanisms:
-{mechanisms}; noise: {noise}.
+What every mechanism costs on {dataset} ({image_size} pixels, expected batch size {batch_size}),
+relative to non-private training of the same model: the median time of an optimiser step after
+warm-up, the peak memory of the GPU, or of the process where there is none, and the largest batch
+that fits into one budget of memory. A bar a noise level ({noise}), lighter with more noise;
+whiskers: 95 % intervals over runs; at the right what was measured, the mean over noise levels. The
+largest batch is not measured while training but by benchmarks/engines.py. Mechanisms: {mechanisms}.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from dpmedbench.figures import style, wording
+from dpmedbench.figures import live, style, utility, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,110 +27,209 @@ if TYPE_CHECKING:
 
 CATEGORY = "Cost"
 ORDER = 80
-NEEDS = ("cost",)
+NEEDS = ("summary", "cost", "networks", "benchmark")
+PUBLISHED = {"engines": "Cost of the optimisations"}
 
+ROW, HEAD = 0.24, 0.75  # inches
 GIB = 1024**3
-ROW = 0.3  # inches
+ENGINE = ["engine", "mode", "clipping", "clipping_style"]
+BATCH = "largest_batch"
+NOT_MEASURED = "not measured: benchmarks/engines.py measures it"
 
 
-def draw(cost: pd.DataFrame) -> Figure:
-    """A row a mechanism, a dot a noise level; left the time of a step, right peak memory."""
-    models = list(cost["model"].unique())
+@dataclass(frozen=True)
+class Quantity:
+    """A column of panels: a metric, its ratio, their axes, the unit and size of what it shows."""
+
+    metric: str
+    ratio: str
+    name: str
+    unit: str
+    divisor: float = 1.0
+    form: str = ".3g"
+
+    def words(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{value / self.divisor:{self.form}} {self.unit}".strip()
+
+
+QUANTITIES = (
+    Quantity("step_seconds", "step_seconds_ratio", "time of a step", "s", form=".2g"),
+    Quantity("peak_bytes", "peak_bytes_ratio", "peak memory", "GiB", GIB, ".2g"),
+    Quantity(BATCH, f"{BATCH}_ratio", "largest batch", "", form=".0f"),
+)
+
+
+def draw(
+    summary: pd.DataFrame,
+    cost: pd.DataFrame,
+    networks: Sequence[str | Path],
+    benchmark: Sequence[str | Path],
+) -> Figure:
+    """A row of panels a model: time, memory and largest batch, a group of bars a mechanism."""
+    measured = values(summary, networks, benchmark)
+    models = list(measured["model"].unique())
     if not models:
         figure, (axes,) = style.panels([" "], [])
-        style.explain(axes, f"no rows of dataset {style.dataset(cost)} in the table")
+        style.explain(axes, f"no rows of dataset {style.dataset(summary)} in the table")
         axes.set_yticks([])
         return figure
-    mechanisms = list(style.colours(cost))
-    counts = [cost.loc[cost["model"] == model, "mechanism"].nunique() for model in models]
+    order = list(style.colours(measured))
+    rows = {
+        model: [m for m in order if m in set(measured.loc[measured["model"] == model, "mechanism"])]
+        for model in models
+    }
+    heights = [len(names) + 1 for names in rows.values()]
     figure = Figure(
-        figsize=(style.DOUBLE, sum(ROW * count + 0.75 for count in counts) + 0.5),
+        figsize=(style.DOUBLE, sum(ROW * len(names) + HEAD for names in rows.values()) + 0.5),
         layout="constrained",
     )
-    grid = figure.subplots(
-        len(models), 2, squeeze=False, sharex="col", height_ratios=[count + 1.5 for count in counts]
-    )
-    memory, host = _memory(cost)
-    values = cost.assign(
-        low=cost["step_seconds_p10"], high=cost["step_seconds_p90"], memory=memory / GIB
-    )
-    levels = wording.noises(cost["privacy"])
-    for model, (time_axes, memory_axes) in zip(models, grid, strict=True):
-        part = values[values["model"] == model]
-        rows = [mechanism for mechanism in mechanisms if mechanism in set(part["mechanism"])]
-        _dots(time_axes, part, rows, levels, "step_seconds_p50", ("low", "high"))
-        _dots(memory_axes, part, rows, levels, "memory", None)
-        time_axes.set_title(wording.name(model), loc="left")
-        time_axes.set_yticks(range(len(rows)), [wording.name(row) for row in rows])
-        memory_axes.set_yticks(range(len(rows)), [""] * len(rows))
-    for column, names in ((0, ["step_seconds_p50", "low", "high"]), (1, ["memory"])):
-        for axes in grid[:, column]:
-            if not style.log_if_decades(axes, values[names], axis="x"):
-                axes.set_xlim(0, 1.08 * np.nanmax(values[names].to_numpy(float), initial=1e-9))
-    grid[-1, 0].set_xlabel("time of a step (s)")
-    grid[-1, 1].set_xlabel(f"peak memory of the {host} (GiB)")
-    if levels:
-        style.legend(figure, [style.noise_section(cost, marker="o")], below=False)
+    grid = figure.subplots(len(models), 3, squeeze=False, sharex="col", height_ratios=heights)
+    for model, line in zip(models, grid, strict=True):
+        part = measured[measured["model"] == model]
+        part.attrs = measured.attrs
+        for quantity, axes in zip(QUANTITIES, line, strict=True):
+            _panel(axes, part, quantity, rows[model])
+            axes.set_yticks(range(len(rows[model])), [""] * len(rows[model]))
+            axes.tick_params(axis="y", length=0)
+        line[0].set_yticklabels([wording.name(name) for name in rows[model]])
+        line[0].set_title(wording.name(model), loc="left")
+    for quantity, column in zip(QUANTITIES, grid.T, strict=True):
+        _axis(column, measured, quantity)
+    bars = measured[measured["metric"] == "step_seconds"]
+    bars.attrs = measured.attrs
+    if len(wording.noises(bars["privacy"])) > 1:
+        style.legend(figure, [style.noise_section(bars, marker="s")], below=True)
     devices = ", ".join(cost["device"].dropna().unique())
     batches = sorted(cost["physical_batch_size"].dropna().unique())
     style.headline(
         figure,
-        cost,
+        summary,
         f"device: {devices}",
         f"physical batch size {', '.join(f'{batch:g}' for batch in batches)}",
-        "× = relative to non-private"
-        if (cost["privacy"] == "none").any()
-        else "no non-private cell to compare with",
+        utility.interval_note(bars),
+        "" if (bars["privacy"] == "none").any() else "no non-private cell to compare with",
     )
     return figure
 
 
-def _memory(cost: pd.DataFrame) -> tuple[pd.Series, str]:
-    gpu = cost["peak_gpu_bytes"].astype(float)
-    return (gpu, "GPU") if gpu.notna().any() else (cost["peak_host_bytes"].astype(float), "host")
+def numbers(summary: pd.DataFrame) -> str:
+    """Time and memory relative to non-private training."""
+    said = []
+    for quantity in QUANTITIES[:2]:
+        part = summary[summary["metric"] == quantity.ratio].dropna(subset="value")
+        part.attrs = summary.attrs
+        part = part[part["privacy"] != "none"]
+        if len(part):
+            name = quantity.name.capitalize()
+            said.append(f"{name} relative to non-private: {live.spans(part, 'value', '.2g', '×')}.")
+    return " ".join(said)
 
 
-def _dots(
-    axes: Axes,
-    part: pd.DataFrame,
-    rows: list[str],
-    levels: list[str],
-    column: str,
-    bar: tuple[str, str] | None,
-) -> None:
+def values(
+    summary: pd.DataFrame, networks: Sequence[str | Path], benchmark: Sequence[str | Path]
+) -> pd.DataFrame:
+    """The rows of the summary that the figure shows, and such rows of the largest batch."""
+    import pandas as pd
+
+    names = [name for quantity in QUANTITIES for name in (quantity.metric, quantity.ratio)]
+    rows = [summary[summary["metric"].isin(names)]]
+    rows += [_largest(rows[0], networks, pd.read_parquet(path)) for path in benchmark]
+    found = pd.concat([frame for frame in rows if len(frame)] or rows[:1], ignore_index=True)
+    found.attrs = summary.attrs
+    return found
+
+
+def _largest(
+    settings: pd.DataFrame, networks: Sequence[str | Path], benchmark: pd.DataFrame
+) -> pd.DataFrame:
+    """The largest batch of each mechanism's engine on each network, and its ratio."""
+    import pandas as pd
+
+    described = [json.loads(Path(path).read_text(encoding="utf-8")) for path in networks]
+    network = {found["model"]: found["network"] for found in described}
+    settings = settings.assign(network=settings["model"].map(network))
+    settings = settings.drop(columns=["metric", "value", "low", "high"]).drop_duplicates(
+        ["model", "mechanism", "privacy"]
+    )
+    measured = benchmark.reindex(columns=[*ENGINE, "network", BATCH]).dropna(subset=BATCH)
+    joined = settings.merge(measured, on=[*ENGINE, "network"], suffixes=("", "_"))
+    plain = measured[measured["engine"] == "none"].set_index("network")[BATCH]
+    ratio = joined[BATCH] / joined["network"].map(plain).astype(float)
+    bounds = {"low": np.nan, "high": np.nan}
+    return pd.concat(
+        [
+            joined.assign(metric=BATCH, value=joined[BATCH], **bounds),
+            joined.assign(metric=f"{BATCH}_ratio", value=ratio, **bounds),
+        ]
+    )
+
+
+def _shown(part: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
+    """The rows that the bars are of: ratios, or what was measured where there is none."""
+    import pandas as pd
+
+    rows = part[part["metric"] == quantity.metric]
+    ratios = part[(part["metric"] == quantity.ratio) & (part["privacy"] != "none")]
+    if np.isfinite(ratios["value"].astype(float)).any():
+        plain = rows[rows["privacy"] == "none"]
+        return pd.concat([plain.assign(value=1.0, low=np.nan, high=np.nan), ratios])
+    scale = {name: rows[name] / quantity.divisor for name in ("value", "low", "high")}
+    return rows.assign(**scale)
+
+
+def _panel(axes: Axes, part: pd.DataFrame, quantity: Quantity, mechanisms: list[str]) -> None:
     colours = style.colours(part)
-    reference = part.loc[part["privacy"] == "none", column].mean()
-    for y, mechanism in enumerate(rows):
-        of_mechanism = part[part["mechanism"] == mechanism]
-        labels = [*wording.noises(of_mechanism["privacy"]), "none"]
-        labels = [label for label in labels if (of_mechanism["privacy"] == label).any()]
+    levels = wording.noises(part["privacy"])
+    bars = _shown(part, quantity)
+    if not np.isfinite(bars["value"].astype(float)).any():
+        style.explain(axes, NOT_MEASURED if quantity.metric == BATCH else "not measured")
+    for y, mechanism in enumerate(mechanisms):
+        of_mechanism = bars[bars["mechanism"] == mechanism].set_index("privacy")
+        labels = [label for label in ["none", *levels] if label in of_mechanism.index]
+        height = 0.8 / max(len(labels), 1)
         for place, label in enumerate(labels):
-            of_noise = of_mechanism[of_mechanism["privacy"] == label]
-            value = of_noise[column].mean()
+            bar = of_mechanism.loc[label]
             rank = levels.index(label) if label in levels else 0
-            colour = style.shade(colours[mechanism], rank, len(levels))
-            offset = 0.5 * ((place + 0.5) / len(labels) - 0.5)
-            if bar is not None:
-                axes.hlines(
-                    y + offset,
-                    of_noise[bar[0]].mean(),
-                    of_noise[bar[1]].mean(),
-                    color=colour,
-                    linewidth=1,
-                )
-            axes.plot(value, y + offset, "o", color=colour, label=f"{mechanism}/{label}")
-        ratio = of_mechanism[column].mean() / reference
-        if np.isfinite(ratio):
+            axes.barh(
+                y - 0.4 + (place + 0.5) * height,
+                bar["value"],
+                height=min(height, 0.6),
+                color=style.shade(colours[mechanism], rank, len(levels)),
+                linewidth=0,
+                xerr=style.whiskers(bar),
+                error_kw=style.WHISKERS,
+                label=f"{mechanism}/{label}",
+            )
+        rows = part[part["mechanism"] == mechanism]
+        mean, ratio = (
+            rows.loc[rows["metric"] == name, "value"].mean()
+            for name in (quantity.metric, quantity.ratio)
+        )
+        if np.isfinite(mean):
             axes.text(
                 1.02,
                 y,
-                f"{ratio:.2g}×" if ratio < 10 else f"{ratio:.0f}×",
+                quantity.words(mean) + (f", {ratio:.2g}×" if np.isfinite(ratio) else ""),
                 transform=axes.get_yaxis_transform(),
                 va="center",
                 fontsize=style.SMALL,
                 color=style.MUTED,
             )
-    if not np.isfinite(part[column].astype(float)).any():
-        style.explain(axes, "not measured")
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_ylim(len(mechanisms) - 0.4, -0.6)
     axes.grid(False, axis="y")
+
+
+def _axis(column: Sequence[Axes], measured: pd.DataFrame, quantity: Quantity) -> None:
+    """Scale and name the shared axis of a column of panels."""
+    shown = _shown(measured, quantity)
+    ends = shown[["value", "high"]].to_numpy(dtype=float)
+    ends = ends[np.isfinite(ends)]
+    relative = quantity.ratio in set(shown["metric"])
+    for axes in column:
+        if not style.log_if_decades(axes, ends, axis="x"):
+            axes.set_xlim(0, 1.08 * ends.max(initial=1e-9) if len(ends) else 1)
+        if relative:
+            axes.axvline(1, color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0.5)
+    unit = "× non-private" if relative else quantity.unit or "images"
+    column[-1].set_xlabel(f"{quantity.name} ({unit})")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dpmedbench.figures import style
+from dpmedbench.figures import live, wording
 from dpmedbench.figures.curves import curves
 
 if TYPE_CHECKING:
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 CATEGORY = "Privacy"
 ORDER = 50
 NEEDS = ("history", "privacy")
+PUBLISHED = {"bookkeeping": "Figures 11 and 12", "clipping": "Privacy spent over iterations"}
 
 
 def draw(history: pd.DataFrame, privacy: pd.DataFrame) -> Figure:
     """epsilon over epochs, on a logarithmic axis."""
     private = privacy[privacy["privacy"] != "none"]
     accountants = ", ".join(str(name).upper() for name in private["accountant"].dropna().unique())
-    deltas = ", ".join(_power(delta) for delta in private["delta"].dropna().unique())
+    deltas = ", ".join(wording.power(delta) for delta in private["delta"].dropna().unique())
     unbounded = history.loc[history["privacy"] == "none", "mechanism"].nunique() > 0
     local = history["privacy"].str.startswith("beta").any()
     return curves(
@@ -40,10 +41,11 @@ def draw(history: pd.DataFrame, privacy: pd.DataFrame) -> Figure:
             f"{accountants} accountant" if accountants else "",
             "non-private training has no finite ε and is left out" if unbounded else "",
             "noise on the images (β) is spent before training and left out" if local else "",
-            "lines that coincide alternate in colour" if len(style.assign(private)) > 1 else "",
+            "lines that coincide alternate in colour" if len(set(private["mechanism"])) > 1 else "",
         ],
     )[0]
 
 
-def _power(value: float) -> str:
-    return f"{value:g}".replace("e-0", "e-")
+def numbers(history: pd.DataFrame) -> str:
+    """Epsilon after the last epoch."""
+    return live.last_epoch(history, "epsilon", ".3g", what="Epsilon")

@@ -23,6 +23,7 @@ CATEGORY = "Data"
 ORDER = 10
 NEEDS = ("store",)
 TASK = "segmentation"
+PUBLISHED = {"bookkeeping": "Figures 2 and 3"}
 
 PATIENTS = 40  # enough to choose from without reading a large dataset
 GAP, TITLE = 0.08, 0.36  # inches
@@ -58,6 +59,15 @@ def draw(store: Path) -> Figure:
         _name(truth, "with its classes")
     tiles.legend(figure, legend)
     return figure
+
+
+def numbers(store: Path) -> str:
+    """How many scans there are, of how many patients."""
+    from dpmedbench.store import open_store
+
+    with open_store(store) as data:
+        patients = len(set(data.patients))
+        return f"{data.title}: {data.num_records} scans of {patients} patients."
 
 
 def _name(axes: Axes, text: str) -> None:

@@ -22,6 +22,7 @@ from dpmedbench.store import open_store
 CATEGORY = "Data"
 ORDER = 11
 NEEDS = ("store", "perturbed")
+PUBLISHED = {"local_dp": "Figure 2"}
 
 GAP, NAME, TITLE, WIDEST = 0.06, 0.2, 0.32, 1.6  # inches
 NAMES = {

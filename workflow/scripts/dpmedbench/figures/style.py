@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from dpmedbench.figures import wording
+from dpmedbench.results import CONSTANT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,8 @@ VOID = "#b0b0b0"  # no value: a pixel that was not graded, a class without a sco
 DECADES = 1.5
 # seaborn's colour-blind palette without its grey, which is kept for what is not private.
 MECHANISMS = (0, 1, 2, 3, 4, 9, 5, 8, 6)
+WHISKERS = {"linewidth": 0.8, "ecolor": MUTED}  # error_kw of a bar
+DARKER = 0.5  # of the light of a colour, for mechanisms beyond the palette
 DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
 
 Section = tuple[str, list[tuple[str, "Artist"]]]
@@ -67,15 +70,23 @@ def theme() -> Iterator[None]:
         yield
 
 
-def assign(frame: pd.DataFrame) -> dict[str, str]:
-    """A colour for each mechanism of a table: black and greys for those that are not private,
-    then the colour-blind palette by name."""
-    pairs = frame[["mechanism", "privacy"]].drop_duplicates()
-    private = sorted(pairs.loc[pairs["privacy"] != "none", "mechanism"].unique())
-    others = sorted(set(pairs["mechanism"]) - set(private))
-    if len(private) <= len(MECHANISMS):
-        palette = sns.color_palette("colorblind")
-        colours = [palette[index] for index in MECHANISMS]
+def private_mechanisms(frame: pd.DataFrame) -> dict[str, bool]:
+    """The mechanisms of a table by name, and whether each is private."""
+    return {
+        name: bool((levels != "none").any())
+        for name, levels in frame.groupby("mechanism")["privacy"]
+        if name != CONSTANT
+    }
+
+
+def assign(mechanisms: Mapping[str, bool]) -> dict[str, str]:
+    """A colour for each mechanism, by name, in the order given: black and greys for those that
+    are not private, then the colour-blind palette, and where it does not do its darker twin."""
+    private = [name for name, is_private in mechanisms.items() if is_private]
+    others = [name for name in mechanisms if name not in private]
+    palette = np.array(sns.color_palette("colorblind"))[list(MECHANISMS)]
+    if len(private) <= 2 * len(palette):
+        colours = [*palette, *(palette * DARKER)]
     else:
         colours = sns.color_palette("husl", len(private))
     greys = (NON_PRIVATE[min(i, len(NON_PRIVATE) - 1)] for i in range(len(others)))
@@ -85,8 +96,8 @@ def assign(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def colours(frame: pd.DataFrame) -> dict[str, str]:
-    """Colours of the mechanisms in `frame`, as given out for the whole table it comes from."""
-    given = frame.attrs.get("colours") or assign(frame)
+    """Colours of the mechanisms in `frame`, as given out for the whole study it comes from."""
+    given = frame.attrs.get("colours") or assign(private_mechanisms(frame))
     present = set(frame["mechanism"])
     return {name: colour for name, colour in given.items() if name in present}
 
@@ -103,20 +114,26 @@ def dashes(rank: int) -> object:
 
 
 def panels(
-    titles: Sequence[str], sections: Sequence[Section], *, sharey: bool = True, across: int = 3
+    titles: Sequence[str],
+    sections: Sequence[Section],
+    *,
+    sharey: bool | str = True,
+    across: int = 3,
+    height: float = PANEL_HEIGHT,
+    wide: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with a panel a title and its legend outside of them.
 
-    One panel is one column of a paper wide and has its legend below; more are two columns wide,
-    at most `across` side by side, with the legend at the right.
+    One panel is one column of a paper wide, if not `wide`, with its legend below; more are two,
+    at most `across` side by side, with the legend at the right. `height` is that of a panel.
     """
     columns = min(len(titles), across)
     rows = -(-len(titles) // columns)
-    alone = columns == 1
+    alone = columns == 1 and not wide
     width = SINGLE if alone else DOUBLE
     lines = max(map(len, _legend_columns(sections, width if alone else 0)), default=0)
     legend_height = 0.155 * lines + 0.1
-    height = rows * PANEL_HEIGHT + 0.45
+    height = rows * height + 0.45
     height = height + legend_height if alone else max(height, legend_height + 0.2)
     figure = Figure(figsize=(width, height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel().tolist()
@@ -131,10 +148,15 @@ def panels(
 
 def legend(figure: Figure, sections: Sequence[Section], *, below: bool) -> None:
     """One legend outside the axes: a headed section after the other at the right, or below the
-    axes side by side as far as they fit."""
+    axes side by side as far as they fit, a single one in a row."""
     columns = _legend_columns(sections, figure.get_figwidth() if below else 0)
     if not columns:
         return
+    if below and len(sections) == 1:
+        (rows,) = columns
+        across = max(int(figure.get_figwidth() / _inches(dict(rows))), 1)
+        lines = -(-len(rows) // across)
+        columns = [rows[start : start + lines] for start in range(0, len(rows), lines)]
     length = max(map(len, columns))
     rows = [row for column in columns for row in column + [BLANK] * (length - len(column))]
     made = figure.legend(
@@ -167,11 +189,8 @@ def _inches(labels: Iterable[str]) -> float:
 
 def mechanism_section(frame: pd.DataFrame) -> Section:
     """Legend section: the colour of each mechanism."""
-    entries = [
-        (wording.name(mechanism), Line2D([], [], color=colour, linewidth=2))
-        for mechanism, colour in colours(frame).items()
-    ]
-    return "Mechanism", entries
+    lines = {name: Line2D([], [], color=c, linewidth=2) for name, c in colours(frame).items()}
+    return "Mechanism", [(wording.name(name), line) for name, line in lines.items()]
 
 
 def noise_section(frame: pd.DataFrame, *, dashed: bool = True, marker: str = "") -> Section:
@@ -196,7 +215,8 @@ def noise_section(frame: pd.DataFrame, *, dashed: bool = True, marker: str = "")
 
 def headline(figure: Figure, frame: pd.DataFrame, *notes: str) -> None:
     """A small line above the panels: the dataset and what a reader must know of the drawing."""
-    parts = [f"Dataset {dataset(frame)}", *(note for note in notes if note)]
+    names = dataset(frame)
+    parts = [f"Dataset{'s' * (', ' in names)} {names}", *(note for note in notes if note)]
     text = "; ".join(parts) + "."
     beside = 0.0
     if figure.legends and figure.get_figwidth() > SINGLE:
@@ -215,9 +235,7 @@ def headline(figure: Figure, frame: pd.DataFrame, *notes: str) -> None:
 
 def dataset(frame: pd.DataFrame) -> str:
     """Name of the one dataset of a table."""
-    if "dataset" in frame.attrs:
-        return frame.attrs["dataset"]
-    return ", ".join(frame["dataset"].unique())
+    return frame.attrs.get("dataset") or ", ".join(frame["dataset"].unique())
 
 
 def loss(history: pd.DataFrame) -> str:
@@ -233,14 +251,10 @@ def runs(frame: pd.DataFrame) -> int:
     return int(counts.max()) if len(counts) else 0
 
 
-def spread_note(frame: pd.DataFrame, spread: str) -> str:
-    """Says what the spread is, or that there is none."""
-    count = runs(frame)
-    return "single runs, no spread to show" if count <= 1 else f"up to {count} runs each: {spread}"
-
-
-def log_if_decades(axes: Axes, values: object, *, axis: str = "y", always: bool = False) -> bool:
-    """Make an axis logarithmic where its positive finite values span 1.5 decades or more.
+def log_if_decades(
+    axes: Axes, values: object, *, axis: str = "y", always: bool = False, decades: float = DECADES
+) -> bool:
+    """Make an axis logarithmic where its positive finite values span so many decades or more.
 
     Returns whether it is. Values of zero and below keep it linear.
     """
@@ -248,23 +262,32 @@ def log_if_decades(axes: Axes, values: object, *, axis: str = "y", always: bool 
     values = values[np.isfinite(values)]
     if not len(values) or values.min() <= 0:
         return False
-    decades = np.log10(values.max() / values.min())
-    if decades < DECADES and not always:
+    span = np.log10(values.max() / values.min())
+    if span < decades and not always:
         return False
     getattr(axes, f"set_{axis}scale")("log")
     scale = getattr(axes, f"{axis}axis")
-    scale.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
+    subs = (1, 1.5, 2, 3, 4, 5, 6, 8) if span < 0.8 else (1, 2, 5) if span < 2.5 else (1,)
+    scale.set_major_locator(LogLocator(subs=subs))
     scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     scale.set_minor_locator(NullLocator())
     return True
 
 
+def whiskers(row: pd.Series) -> list[list[float]] | None:
+    """The interval of a row of the summary as matplotlib takes it, None where there is none."""
+    below, above = row["value"] - row["low"], row["high"] - row["value"]
+    # a bootstrap interval need not hold the value
+    return [[max(below, 0)], [max(above, 0)]] if np.isfinite(below + above) else None
+
+
 def explain(axes: Axes, text: str) -> None:
     """Say in an empty panel why it is empty."""
+    inches = axes.get_position().width * axes.figure.get_figwidth()
     axes.text(
         0.5,
         0.5,
-        textwrap.fill(text, 26, break_on_hyphens=False),
+        textwrap.fill(text, min(max(int(13 * inches), 10), 26), break_on_hyphens=False),
         transform=axes.transAxes,
         ha="center",
         va="center",

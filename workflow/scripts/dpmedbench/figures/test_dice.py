@@ -1,13 +1,17 @@
 """Test Dice by class
 
-Mean Dice of each class over the test images of {dataset} in which it can be scored, then over
-folds and seeds. Rows: the constant predictor (every pixel the commonest class), then every
-mechanism ({mechanisms}) at each noise level ({noise}). Last column: mean over the classes without
-background. Grey: no test image defines the score.
+Mean Dice of each class over the test patients of {dataset}, the images of a patient averaged first
+and those left out in which it can not be scored, then over folds and seeds. Rows: the constant
+predictor (every pixel the commonest class), then every mechanism ({mechanisms}) at each noise level
+({noise}). Last column: mean over the classes without background. Hatched: no test image defines the
+score. A thin layer or a small lesion has few pixels: its Dice falls first, and one patient can move
+it; the mean hides both.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,31 +19,33 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from dpmedbench.figures import style, wording
+from dpmedbench.results import CONSTANT
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CATEGORY = "Utility"
 ORDER = 90
-NEEDS = ("scores",)
+NEEDS = ("summary", "store")
 TASK = "segmentation"
 
 MEAN = "mean without\nbackground"
 ROW, COLUMN, LEAST = 0.17, 0.36, 0.7  # inches
 FEW_ROWS = 40  # rows up to which the numbers are written into the map
-CONSTANT = "Constant predictor"
+CONSTANT_ROW = "Constant predictor"
 
 
-def draw(scores: pd.DataFrame) -> Figure:
+def draw(summary: pd.DataFrame, store: str | Path) -> Figure:
     """A heat map a model: settings x classes."""
-    models = list(scores["model"].unique())
+    models = list(summary["model"].unique())
     if not models:
         figure, (axes,) = style.panels([" "], [])
-        style.explain(axes, f"no rows of dataset {style.dataset(scores)} in the table")
+        style.explain(axes, f"no rows of dataset {style.dataset(summary)} in the table")
         axes.set_yticks([])
         return figure
-    tables = [matrix(scores[scores["model"] == model]) for model in models]
-    rows = _row_order(scores)
+    classes = class_names(store)
+    tables = [matrix(summary[summary["model"] == model], classes) for model in models]
+    rows = _row_order(summary)
     columns = list(tables[0].columns)
     across = max(1, min(len(models), int(5.2 / (COLUMN * len(columns)))))
     down = -(-len(models) // across)
@@ -52,7 +58,7 @@ def draw(scores: pd.DataFrame) -> Figure:
     grid = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     for axes, model, table in zip(grid, models, tables, strict=False):
         table = table.reindex(rows)
-        axes.set_facecolor(style.VOID)
+        axes.patch.set(facecolor="white", edgecolor=style.VOID, hatch="////", linewidth=0)
         sns.heatmap(
             table,
             ax=axes,
@@ -83,49 +89,68 @@ def draw(scores: pd.DataFrame) -> Figure:
     )
     bar.set_label("mean test Dice (0 to 1)")
     bar.outline.set_visible(False)
-    images = scores.groupby(["fold"])["record"].nunique()
+    tested = summary[summary["metric"] == "dice"]
     style.headline(
         figure,
-        scores,
-        f"{images.min()} test images" + (" a fold" if len(images) > 1 else ""),
-        "single runs" if style.runs(scores) == 1 else f"means of up to {style.runs(scores)} runs",
+        summary,
+        f"{tested['patients'].max():g} test patients, {tested['images'].max():g} images",
+        "single runs"
+        if tested["runs"].max() == 1
+        else f"means of up to {tested['runs'].max()} runs",
+        "hatched: in no test image" if any(table.isna().any(axis=None) for table in tables) else "",
     )
     return figure
 
 
-def matrix(scores: pd.DataFrame) -> pd.DataFrame:
+def numbers(summary: pd.DataFrame, store: str | Path) -> str:
+    """The class that is found best and the one that is found worst, over all settings."""
+    classes = class_names(store)
+    said = []
+    for model, part in summary[summary["mechanism"] != CONSTANT].groupby("model", sort=False):
+        table = matrix(part, classes).drop(columns=MEAN).iloc[:, 1:].mean().dropna()
+        if len(table) > 1:
+            ends = " to ".join(
+                f"{table[name]:.2f} for {name}" for name in (table.idxmax(), table.idxmin())
+            )
+            said.append(f"{wording.name(model)} {ends}")
+    return f"Mean Dice of all settings, best to worst class: {'; '.join(said)}." if said else ""
+
+
+def class_names(store: str | Path) -> list[str]:
+    """The names of the classes of a dataset, class 0 first."""
+    import h5py
+
+    with h5py.File(store) as file:
+        return json.loads(file.attrs["classes"])
+
+
+def matrix(summary: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """Mean Dice of one model: settings x (classes, mean of the classes but the first)."""
-    scores = scores[scores["predictor"].isin(("model", "constant"))]
-    row = _settings(scores).where(scores["predictor"] == "model", CONSTANT)
-    setting = ["row", "mechanism", "privacy", "fold", "seed", "class"]
-    runs = scores.assign(row=row).groupby(setting)["dice"].mean()
-    table = runs.reset_index().pivot_table(index="row", columns="class", values="dice")
-    names = scores.drop_duplicates("class").set_index("class")["class_name"]
-    table = table.reindex(columns=sorted(names.index))
-    table.columns = [names[number] for number in table.columns]
-    foreground = table.iloc[:, 1:] if table.shape[1] > 1 else table
-    table[MEAN] = foreground.mean(axis=1)
-    return table
+    columns = {f"dice_{number}": name for number, name in enumerate(classes)} | {"dice": MEAN}
+    found = summary[summary["metric"].isin(columns)]
+    table = found.assign(row=_settings(found)).pivot_table("value", "row", "metric")
+    return table.reindex(columns=list(columns)).rename(columns=columns)
 
 
-def _settings(scores: pd.DataFrame) -> pd.Series:
-    names = scores["mechanism"].map({m: wording.name(m) for m in scores["mechanism"].unique()})
-    noise = scores["privacy"].map(
-        {p: "" if p == "none" else f", {wording.noise_name(p)}" for p in scores["privacy"].unique()}
-    )
-    return names.astype(str) + noise.astype(str)
+def _settings(summary: pd.DataFrame) -> pd.Series:
+    names = {name: wording.name(name) for name in summary["mechanism"].unique()}
+    names[CONSTANT] = CONSTANT_ROW
+    noise = {
+        level: "" if level == "none" else f", {wording.noise_name(level)}"
+        for level in summary["privacy"].unique()
+    }
+    return summary["mechanism"].map(names) + summary["privacy"].map(noise)
 
 
-def _row_order(scores: pd.DataFrame) -> list[str]:
-    order = list(style.colours(scores))
-    levels = ["none", *wording.noises(scores["privacy"])]
-    pairs = scores[["mechanism", "privacy"]].drop_duplicates()
+def _row_order(summary: pd.DataFrame) -> list[str]:
+    order = [CONSTANT, *style.colours(summary)]
+    levels = ["none", *wording.noises(summary["privacy"])]
+    pairs = summary[["mechanism", "privacy"]].drop_duplicates()
     pairs = pairs.assign(row=_settings(pairs))
     ranked = sorted(
         pairs.itertuples(), key=lambda p: (order.index(p.mechanism), levels.index(p.privacy))
     )
-    constant = [CONSTANT] if (scores["predictor"] == "constant").any() else []
-    return constant + [pair.row for pair in ranked]
+    return [pair.row for pair in ranked]
 
 
 def _two_digits(value: float) -> str:

@@ -1,9 +1,10 @@
 """Predicted masks on the test set
 
-Two test scans of {dataset}, their truth, and what the model of each mechanism ({mechanisms})
-predicts at each noise level ({noise}); models: {models}. The scans are those with the most classes
-in the truth, of different patients where there are several. The number in a prediction is its mean
-Dice on that scan over the classes without background. Grey, hatched: not graded.
+Two test scans of {dataset} (one where there are many mechanisms), their truth, and what the model
+of each mechanism ({mechanisms}) predicts at each noise level ({noise}); models: {models}. The scans
+are those with the most classes in the truth, of different patients where there are several. The
+number in a prediction is its mean Dice on that scan over the classes without background. Grey,
+hatched: not graded.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ CATEGORY = "Utility"
 ORDER = 100
 NEEDS = ("masks", "scores")
 TASK = "segmentation"
+PUBLISHED = {"bookkeeping": "Masks of the test set"}
 
 GAP, SIDE, LINE = 0.05, 0.95, 0.115  # inches: between tiles, row names, a line of text
 LARGEST_TILE, TALLEST = 1.3, 10.0  # inches
+MANY_ROWS = 10  # rows up to which two scans are shown
 STRIP = 6  # predictions that fit beside scan and truth
 SIDE_BY_SIDE = 5  # noise levels up to which the two scans stand side by side
 
@@ -64,8 +67,8 @@ def draw(masks: list[tuple[Identity, Path]], scores: pd.DataFrame) -> Figure:
         style.explain(axes, f"no predicted masks of dataset {style.dataset(scores)}")
         axes.set_yticks([])
         return figure
-    scans = _choose(cells[0][1])
     block, row_names = _strip(cells) if len(cells) <= STRIP else _matrix(cells)
+    scans = _choose(cells[0][1], 2 if len(row_names) <= MANY_ROWS else 1)
     side = SIDE if any(row_names) else 0.2
     levels = len({identity["privacy"] for identity, _ in cells} - {"none"})
     beside = len(cells) > STRIP and levels <= SIDE_BY_SIDE
@@ -203,11 +206,11 @@ def _matrix(cells: list[tuple[Identity, Path]]) -> tuple[list[Tile], list[str]]:
     return block, names
 
 
-def _choose(path: Path) -> Scans:
+def _choose(path: Path, count: int) -> Scans:
     with h5py.File(path) as file:
         truths = file["truth"][:]
         patients = file["patient"].asstr()[:]
-        chosen = sorted(tiles.telling(truths, patients))
+        chosen = sorted(tiles.telling(truths, patients, count))
         return Scans(
             records=[int(record) for record in file["records"][:][chosen]],
             names=list(file["source"].asstr()[:][chosen]),

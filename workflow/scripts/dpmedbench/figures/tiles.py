@@ -13,6 +13,7 @@ from dpmedbench.figures import classes, style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
 ROW = 0.155  # inches of a row of a legend
@@ -64,12 +65,12 @@ def place(
     return axes
 
 
-def legend_height(entries: Sequence[Patch], width: float) -> float:
+def legend_height(entries: Sequence[Patch | Line2D], width: float) -> float:
     """Inches that a legend of `entries` takes below the tiles of a figure `width` wide."""
     return ROW * -(-len(entries) // _across(entries, width)) + 0.14
 
 
-def legend(figure: Figure, entries: Sequence[Patch], above: float = 0.0) -> None:
+def legend(figure: Figure, entries: Sequence[Patch | Line2D], above: float = 0.0) -> None:
     """A legend at the foot of a figure, `above` inches from its edge."""
     width, height = figure.get_size_inches()
     figure.legend(
@@ -84,6 +85,6 @@ def legend(figure: Figure, entries: Sequence[Patch], above: float = 0.0) -> None
     )
 
 
-def _across(entries: Sequence[Patch], width: float) -> int:
+def _across(entries: Sequence[Patch | Line2D], width: float) -> int:
     longest = max(len(entry.get_label()) for entry in entries)
     return max(1, int((width - 0.2) / (0.068 * longest + 0.35)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dpmedbench.figures import style
+from dpmedbench.figures import live, style
 from dpmedbench.figures.curves import curves
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CATEGORY = "Training"
 ORDER = 30
 NEEDS = ("history",)
+PUBLISHED = {"bookkeeping": "Figures 7 and 8", "clipping": "Training loss over iterations"}
 
 
 def draw(history: pd.DataFrame) -> Figure:
@@ -30,3 +31,8 @@ def draw(history: pd.DataFrame) -> Figure:
         f"training loss\n({style.loss(history)})",
         empty="no finite training loss: every epoch diverged",
     )[0]
+
+
+def numbers(history: pd.DataFrame) -> str:
+    """What every setting has in the last epoch."""
+    return live.last_epoch(history, "train_loss", ".3g")

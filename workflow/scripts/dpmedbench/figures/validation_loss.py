@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dpmedbench.figures import style
+from dpmedbench.figures import live, style
 from dpmedbench.figures.curves import curves
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CATEGORY = "Training"
 ORDER = 40
 NEEDS = ("history",)
+PUBLISHED = {"bookkeeping": "Figures 9 and 10", "clipping": "Validation loss over iterations"}
 
 
 def draw(history: pd.DataFrame) -> Figure:
@@ -28,3 +29,8 @@ def draw(history: pd.DataFrame) -> Figure:
         f"validation loss\n({style.loss(history)})",
         empty="no finite validation loss: not validated, or every epoch diverged",
     )[0]
+
+
+def numbers(history: pd.DataFrame) -> str:
+    """What every setting has in the last epoch."""
+    return live.last_epoch(history, "val_loss", ".3g")

@@ -48,3 +48,14 @@ def name(text: str) -> str:
     text = re.sub(r"\bresnet(\d+)", r"ResNet\1", text)
     text = text.replace("per layer", "per-layer")
     return text[:1].upper() + text[1:]
+
+
+def power(value: float) -> str:
+    """A small number as people write it: "1e-5"."""
+    return f"{value:g}".replace("e-0", "e-")
+
+
+def number(value: float, form: str = ".3g") -> str:
+    """A number in a sentence: "0.73", "1,670"; never "1.67e+03"."""
+    text = f"{value:{form}}"
+    return f"{value:,.0f}" if "e+" in text else text

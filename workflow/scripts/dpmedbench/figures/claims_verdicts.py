@@ -1,0 +1,84 @@
+"""What the published claims come to
+
+Claims of the published studies and what the runs of this one ({study}: {dataset}) say of them, each
+decided by a statistic of its tables alone. Supported or contradicted: the statistic is clear beyond
+its uncertainty. Cannot be separated: the runs, or the test patients, are too few or too alike to
+tell. Not run: the cells that would decide are not in this study; these claims share a row. A
+verdict is of these data, networks and epochs; it does not judge what the studies measured on
+theirs. The claims page has the sentence of each statistic in full.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from dpmedbench.figures import style, text_table
+from dpmedbench.figures.described import STUDIES
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+CATEGORY = "Utility"
+ORDER = 270
+NEEDS = ("claims",)
+SCOPE = "study"
+
+HEADS = ("Claim", "Finding", "Verdict")
+WIDTHS = (2.75, 3.1, 1.25)  # inches
+LONGEST = 130  # letters of a cell
+VERDICTS = {
+    "supported": ("✓", "#029e73"),
+    "contradicted": ("✗", "#c1500a"),
+    "cannot be separated": ("≈", "#0173b2"),
+    "not run": ("–", style.MUTED),
+}
+NOT_RUN = "not run"
+
+
+def draw(claims: pd.DataFrame) -> Figure:
+    """A table: a heading a study, a row a claim, the verdict by colour, sign and word."""
+    rows: list[tuple[text_table.Cell, ...]] = []
+    for study, part in claims.groupby("study", sort=False):
+        rows.append((STUDIES.get(study, study),))
+        decided = part["verdict"] != NOT_RUN
+        rows += [_row(row) for row in part[decided].itertuples()]
+        if not decided.all():
+            rows.append(_undecided(part[~decided]))
+    return text_table.figure(HEADS, rows or [("no claims", "", "")], WIDTHS)[0]
+
+
+def numbers(claims: pd.DataFrame) -> str:
+    """How many claims have which verdict."""
+    counts = claims["verdict"].value_counts()
+    verdicts = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)
+    return f"Of {len(claims)} claims: {verdicts}." if len(claims) else ""
+
+
+def _row(claim) -> tuple[text_table.Cell, ...]:
+    return (
+        _short(f"{_name(claim.id)}: {claim.claim}"),
+        _short(claim.finding),
+        _verdict(claim.verdict),
+    )
+
+
+def _undecided(claims: pd.DataFrame) -> tuple[text_table.Cell, ...]:
+    """One row for all claims that no cell decides, by name."""
+    names = ", ".join(map(_name, claims["id"]))
+    return f"{len(claims)} more: {names}", "no cells to decide", _verdict(NOT_RUN)
+
+
+def _name(claim: str) -> str:
+    """ "bookkeeping.time_noise" to "time noise"."""
+    return claim.rpartition(".")[2].replace("_", " ")
+
+
+def _verdict(verdict: str) -> tuple[str, str]:
+    sign, colour = VERDICTS[verdict]
+    return f"{sign} {verdict}", colour
+
+
+def _short(text: str) -> str:
+    return textwrap.shorten(text, LONGEST, placeholder=" …")

@@ -1,0 +1,73 @@
+"""Validation accuracy
+
+Above: share of the graded pixels of the validation patients of {dataset} that get their class,
+after each epoch ({epochs} epochs, learning rate {learning_rate}); left out where there are too many
+lines. Below: mean Dice over the classes without background. Mechanisms: {mechanisms}; noise:
+{noise}. Dashed: the constant predictor, which gives every pixel the commonest class: its pixel
+accuracy is high because most pixels are background, its Dice is 0. On Duke the dotted line is the
+Dice between the two graders, 0.79.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dpmedbench.figures import live, style
+from dpmedbench.figures.curves import crowded, curves, reference, reference_handle, stacked
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+CATEGORY = "Utility"
+ORDER = 60
+NEEDS = ("history",)
+TASK = "segmentation"
+PUBLISHED = {"clipping": "Accuracy over iterations", "bookkeeping": "Validation Dice"}
+
+PARTS = {"val_pixel_accuracy": "pixel accuracy", "val_dice": "Dice"}
+# Mean Dice between the two graders of the Duke scans.
+GRADERS = {"duke": 0.79}
+DASHED, DOTTED = (0, (6, 3)), (0, (1, 2))
+
+
+def draw(history: pd.DataFrame) -> Figure:
+    """A row of panels for pixel accuracy and one for Dice, a column a model."""
+    models = list(history["model"].unique())
+    parts = {"val_dice": "Dice"} if crowded(history) else PARTS
+    graders = GRADERS.get(style.dataset(history))
+    entries = [("constant predictor", reference_handle(DASHED))]
+    if graders is not None:
+        entries.append(("between graders", reference_handle(DOTTED)))
+    frame = stacked(history, parts, "score", by_model=False)
+    shared = True if len(parts) == 1 else "row" if len(models) > 1 else False
+    figure, panels = curves(
+        frame,
+        "score",
+        "validation Dice\n(0 to 1)" if len(parts) == 1 else "",
+        empty="no score: never validated, or no class present",
+        references=[("Reference", entries)],
+        log=False,
+        across=max(len(models), 2) if len(parts) > 1 else 3,
+        sharey=shared,
+        notes=["pixel accuracy is left out"] if len(parts) == 1 else [],
+    )
+    pairs = [(model, part) for part in parts for model in models]
+    of_panel = dict(zip(frame["model"].unique(), pairs, strict=True))
+    for place, (name, axes) in enumerate(panels):
+        model, part = of_panel[name]
+        constant = history.loc[history["model"] == model, f"constant_{part}"].mean()
+        if constant == constant:
+            reference(axes, constant, DASHED, "constant predictor")
+        if graders is not None and part == "val_dice":
+            reference(axes, graders, DOTTED, "between graders")
+        if part == "val_dice":
+            axes.set_ylim(-0.03, 1)
+        if len(parts) > 1 and place % len(models) == 0:
+            axes.set_ylabel(f"{parts[part]} (0 to 1)")
+    return figure
+
+
+def numbers(history: pd.DataFrame) -> str:
+    """Dice in the last epoch."""
+    return live.last_epoch(history, "val_dice", what="Dice")
