@@ -99,4 +99,4 @@ def test_a_study_without_local_mechanisms_has_no_noise(checkout):
     planned = checkout.would_run()
     checkout.write(LOCAL)
     assert "perturb" not in planned
-    assert planned["figure"] == 8
+    assert any(rule.startswith("figures_") for rule in planned)

@@ -53,8 +53,8 @@ def test_every_stage_leaves_its_files(checkout):
     assert len(history) == 2 * 3
     assert set(history["mechanism"]) == {"non_private", "opacus_flat"}
     figures = list((results / "tiny" / "figures" / "phantom_duke").iterdir())
-    assert len(figures) >= 2 * 8
-    assert {path.suffix for path in figures} == {".svg", ".png"}
+    assert len(figures) >= 4 * 8
+    assert {path.suffix for path in figures} == {".svg", ".png", ".pdf", ".txt"}
 
 
 def test_the_report_shows_every_figure_with_a_caption_of_this_run(checkout):
@@ -135,7 +135,7 @@ def test_comments_train_nothing_again(checkout):
 
 def test_a_figure_is_redrawn_without_training(checkout):
     file = checkout.append("dpmedbench/figures/training_loss.py", "\nADDED = 1\n")
-    assert checkout.would_run() == {"figure": 1, "report": 1}
+    assert checkout.would_run() == {"figures_phantom_duke": 1, "paper": 1, "report": 1}
     file.write_text(file.read_text().replace("\nADDED = 1\n", ""))
 
 
