@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from dpmedbench import support
 from dpmedbench.config import Study
 from dpmedbench.config import load as load_study
+from dpmedbench.generated import renew
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = ROOT / "config" / "config.yaml"
@@ -192,19 +193,7 @@ def _default(field: FieldInfo) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write or check the generated files."""
-    stale = {path: text for path, text in files().items() if not _same(path, text)}
-    if arguments == ["--check"]:
-        for path in stale:
-            print(f"{path.relative_to(ROOT)} is not up to date; run `make config`")
-        return bool(stale)
-    for path, text in stale.items():
-        path.write_text(text, encoding="utf-8")
-        print(f"wrote {path.relative_to(ROOT)}")
-    return 0
-
-
-def _same(path: Path, text: str) -> bool:
-    return path.exists() and path.read_text(encoding="utf-8") == text
+    return renew(files(), ROOT, "config", check=arguments == ["--check"])
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from dpmedbench.errors import UserError
+from dpmedbench.generated import renew
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS, RULES = ROOT / "workflow" / "scripts", ROOT / "workflow" / "rules"
@@ -247,22 +248,9 @@ def _env(env: str, versions: dict[str, str]) -> str:
 def main(arguments: list[str]) -> int | str:
     """Write or check the generated files; 0, 1 or what is wrong."""
     try:
-        found = files()
+        return renew(files(), ROOT, "pins", check=arguments == ["--check"])
     except UserError as error:
         return str(error)
-    stale = {path: text for path, text in found.items() if not _same(path, text)}
-    if arguments == ["--check"]:
-        for path in stale:
-            print(f"{path.relative_to(ROOT)} is not up to date; run `make pins`")
-        return bool(stale)
-    for path, text in stale.items():
-        path.write_text(text, encoding="utf-8")
-        print(f"wrote {path.relative_to(ROOT)}")
-    return 0
-
-
-def _same(path: Path, text: str) -> bool:
-    return path.exists() and path.read_text(encoding="utf-8") == text
 
 
 if __name__ == "__main__":

@@ -1,0 +1,26 @@
+"""Files that are made from others and committed: written, or checked to be up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def renew(files: Mapping[Path, str], root: Path, target: str, *, check: bool) -> int:
+    """Write those of `files` (path below `root` -> text) that are not as they should be.
+
+    With `check` they are only named, with the make `target` that renews them. The exit code: 1
+    where a check found some.
+    """
+    stale = {path: text for path, text in files.items() if not _same(path, text)}
+    for path, text in stale.items():
+        if check:
+            print(f"{path.relative_to(root)} is not up to date; run `make {target}`")
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path.relative_to(root)}")
+    return int(check and bool(stale))
+
+
+def _same(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text(encoding="utf-8") == text
