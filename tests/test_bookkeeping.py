@@ -365,15 +365,38 @@ def test_time_decides_once_for_each_layer_and_keeps_no_gradient_larger_than_x_an
         book.backward(model(torch.rand(4, 1, 14, 14, dtype=torch.float64)).sum(1))
     assert book.ways["0"] == Way(FORMED, False, "grouped")
     assert book.ways["2"] == Way(GHOST, True, "matrix")
-    assert len(tried) == 7 + 2
-    assert len({id(way) for way in book.ways.values()}) == 2
+    assert len(tried) == 6 + 2
+
+
+@pytest.mark.parametrize(
+    ("side", "flat", "wanted"),
+    [
+        (4, True, {(FORMED, True), (FORMED, False), (GHOST, True)}),
+        (4, False, {(FORMED, False), (GHOST, True)}),
+        (40, True, {(FORMED, True), (FORMED, False)}),  # 1600 (18 + 3) > 8 * 18 * 3
+    ],
+)
+def test_no_way_is_tried_that_arithmetic_rules_out(side, flat, wanted, monkeypatch):
+    tried = []
+
+    def seconds(work, device):
+        tried.append(inspect.getclosurevars(work).nonlocals["way"])
+        return 0.0
+
+    monkeypatch.setattr("dpmedbench.bookkeeping.timing._seconds", seconds)
+    monkeypatch.setattr("dpmedbench.bookkeeping.timing.TILE", 2 * 16 * 18)
+    layer = Convolution("c", nn.Conv2d(2, 3, 3, padding=1))
+    x = torch.rand(2, 2, side, side)
+    fastest(layer, x, layer.module(x).detach(), flat)
+    assert {(way.method, way.keep) for way in tried} == wanted
+    assert ("unfolded" in {way.form for way in tried}) == (side == 4)
 
 
 @pytest.mark.parametrize("form", Convolution.FORMS)
 def test_trying_a_way_leaves_the_layer_as_it_was(form):
     layer = Convolution("c", nn.Conv2d(2, 3, 3))
     x = torch.rand(2, 2, 6, 6)
-    way = fastest(layer, x, layer.module(x).detach())
+    way = fastest(layer, x, layer.module(x).detach(), flat=True)
     assert layer.form == "grouped"
     assert way.form in Convolution.FORMS
     layer.form = form

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from dpmedbench.bookkeeping.layers import Layer, gram_product, like
+from dpmedbench.bookkeeping.layers import UNFOLDED, Layer, gram_product, like
 
 
 class Convolution(Layer):
@@ -16,7 +16,7 @@ class Convolution(Layer):
     the input unfolded. Which is faster depends on the device and on the shapes.
     """
 
-    FORMS = ("grouped", "looped", "unfolded")
+    FORMS = ("grouped", "looped", UNFOLDED)
 
     def __init__(self, name, module):
         super().__init__(name, module)
@@ -78,7 +78,7 @@ class Convolution(Layer):
                 return torch.cat(
                     [self._formed(*one) for one in zip(x.split(1), g.split(1), strict=True)]
                 )
-            case "unfolded":
+            case _:
                 a, e = (g, x) if self.transposed else (x, g)
                 a, e = self._unfolded(a, e.shape[2:]), self._grouped(e.flatten(2))
                 return (e @ a.transpose(2, 3)).reshape(len(x), *self.module.weight.shape)

@@ -222,7 +222,7 @@ class BookKeeper:
         alone = self.masks is None and self._alone(layer, layer.weight)
         sizes = layer.sizes(x, g) if alone else None
         if sizes is not None and self.mode == "mix_time":
-            way = self.ways.get(layer.name) or fastest(layer, wide(x), wide(g))
+            way = self.ways.get(layer.name) or fastest(layer, wide(x), wide(g), self.flat)
             self.ways[layer.name], layer.form = way, way.form
             return way.method, way.keep and self.flat
         how = method(self.mode, sizes)

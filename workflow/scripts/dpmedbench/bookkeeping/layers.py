@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 TILE = 2**25  # most elements of a tile of a Gram matrix
+UNFOLDED = "unfolded"  # a form that copies the input once for each position of the kernel
 
 
 class Layer:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from dpmedbench.bookkeeping.layers import Layer
+from dpmedbench.bookkeeping.layers import TILE, UNFOLDED, Layer
 from dpmedbench.bookkeeping.modes import FORMED, GHOST
+
+FAR = 8  # times the multiplications of forming the gradient: no ghost norm is faster then
 
 
 @dataclass(frozen=True)
@@ -27,16 +29,20 @@ class Way:
     form: str
 
 
-def fastest(layer: Layer, x: torch.Tensor, g: torch.Tensor) -> Way:
+def fastest(layer: Layer, x: torch.Tensor, g: torch.Tensor, flat: bool) -> Way:
     """The fastest way for a layer with input x and output gradient g, both (B, ...).
 
-    Gradients are not kept where they would take more memory than x and g do. Each way is tried
-    twice, and the second time counts: the first one allocates and lets libraries choose.
+    Each way is tried twice, and the second time counts: the first one allocates and lets libraries
+    choose. Ways that arithmetic rules out are not tried, since a trial could take minutes, or more
+    memory than training does. With `flat` clipping, where gradients wait for the norms of all
+    layers, none is kept that takes more memory than x and g.
     """
-    ways = [Way(GHOST, True, layer.form)]
+    t, d, p = layer.sizes(x, g)
     small = len(x) * layer.weight.numel() <= x.numel() + g.numel()
-    for form in layer.FORMS:
-        ways += [Way(FORMED, keep, form) for keep in (True, False) if keep or small]
+    keeps = [True, *([False] if small else [])] if flat else [False]
+    forms = [form for form in layer.FORMS if form != UNFOLDED or len(x) * t * d <= TILE]
+    ways = [Way(GHOST, True, layer.form)] if t * (d + p) <= FAR * d * p else []
+    ways += [Way(FORMED, keep, form) for form in forms for keep in keeps]
     return min(ways, key=lambda way: _seconds(lambda: _try(layer, x, g, way), x.device))
 
 
