@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -330,6 +331,39 @@ def test_a_checkpoint_that_cannot_be_read_now_is_kept(tmp_path, error, monkeypat
         checkpoint.load(tmp_path, cell.fingerprint)
     monkeypatch.undo()
     assert checkpoint.load(tmp_path, cell.fingerprint) is not None
+
+
+def test_a_checkpoint_is_of_its_moment_though_training_goes_on(tmp_path, monkeypatch):
+    saved, go_on = checkpoint.save, threading.Event()
+
+    def slow(*arguments):
+        assert go_on.wait(10)
+        saved(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    weight, history = torch.zeros(3), [{"epoch": 1}]
+    with checkpoint.Writer(tmp_path, "x") as writer:
+        writer.save({"network": {"weight": weight}, "history": history})
+        weight += 1
+        history.append({"epoch": 2})
+        go_on.set()
+    state = checkpoint.load(tmp_path, "x")
+    assert state["network"]["weight"].tolist() == [0, 0, 0]
+    assert state["history"] == [{"epoch": 1}]
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path, calls, monkeypatch):
+    def full(*_):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    told = pytest.raises(UserError, match="the disk is full")
+    with told, checkpoint.Writer(tmp_path, "x") as writer:  # on leaving, or in the next call
+        for _ in range(calls):
+            writer.save({})
+        if calls == 2:
+            pytest.fail("the second call began to write")
 
 
 def test_what_a_killed_job_left_half_written_goes(tmp_path):

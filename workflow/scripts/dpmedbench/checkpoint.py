@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,48 @@ def save(folder: Path, fingerprint: str, state: dict) -> None:
     """Write the checkpoint atomically; `state` holds tensors and plain values only."""
     with replacing(folder / FILE) as temporary, open(temporary, "wb") as file:
         torch.save({"fingerprint": fingerprint, **state}, file)  # a handle tells of a full disk
+
+
+class Writer:
+    """Saves checkpoints while training goes on, one at a time.
+
+    Leaving the context waits for the last one. What went wrong in writing one is raised in the
+    next call, or on leaving.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str):
+        self.folder, self.fingerprint = folder, fingerprint
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: Future | None = None
+
+    def save(self, state: dict) -> None:
+        """Begin to write a copy of `state`, after the one before it is written."""
+        self._wait()
+        self._pending = self._pool.submit(save, self.folder, self.fingerprint, _held(state))
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._pool.shutdown()
+        self._wait()
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
+
+
+def _held(value):
+    """A copy of `value` on the CPU, which training does not change."""
+    match value:
+        case torch.Tensor():
+            return value.detach().to("cpu", copy=True)
+        case dict():
+            return {key: _held(part) for key, part in value.items()}
+        case list() | tuple():
+            return type(value)(map(_held, value))
+    return value
 
 
 def load(folder: Path, fingerprint: str) -> dict | None:

@@ -109,12 +109,13 @@ class Cell:
         with (
             interruption.when_asked() as stopping,
             Progress(title, epochs, len(self.history)) as progress,
+            checkpoint.Writer(self.state, self.fingerprint) as writer,
         ):
             for epoch in range(len(self.history) + 1, epochs + 1):
                 self.history.append(self._epoch(epoch))
                 stop = stopping() and epoch < epochs
                 if epoch % self.options["checkpoint_every"] == 0 or epoch == epochs or stop:
-                    checkpoint.save(self.state, self.fingerprint, checkpoint.state_of(self))
+                    writer.save(checkpoint.state_of(self))
                 progress.update(epoch, self._summary(self.history[-1]))
                 if stop:
                     raise interruption.Stopped(f"stopped by SIGTERM after epoch {epoch}")
@@ -228,7 +229,7 @@ class Cell:
 
     def _step(self, indices: torch.Tensor, losses: list[torch.Tensor]) -> None:
         """One logical batch in physical ones, then one update; adds the detached losses."""
-        indices = indices.to(self.device)
+        indices = indices.to(self.device, non_blocking=True)
         parts = indices.split(self.physical_batch_size) if len(indices) else ()
         for part in parts:
             with self._autocast():

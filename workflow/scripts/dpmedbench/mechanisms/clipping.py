@@ -22,7 +22,10 @@ def factors(norms: torch.Tensor, clipping: str, thresholds: Sequence[float]) -> 
             (AUTO-S, Bu et al. 2022, arXiv:2206.07136, eq. 3.2).
         thresholds: R, one for each column of `norms`.
     """
-    limits = norms.new_tensor(thresholds)
+    import torch
+
+    # not norms.new_tensor, which waits for the device
+    limits = torch.tensor(thresholds, dtype=norms.dtype).to(norms.device, non_blocking=True)
     if clipping == "automatic":
         return limits / (norms + GAMMA)
     return (limits / (norms + STABILITY)).clamp(max=1.0)
