@@ -19,9 +19,7 @@ from dpmedbench.datasets import chest_xray
 from dpmedbench.datasets.base import Unreadable
 from dpmedbench.errors import UserError
 
-SHARED = Path(
-    os.environ.get("DPMEDBENCH_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")
-)
+SHARED = Path(os.environ.get("DPMEDBENCH_SHARED_DATA", "none"))
 STOP = {"unreadable": "stop"}
 NAMES = (
     "test/NORMAL/IM-0001-0001.jpeg",

@@ -17,9 +17,7 @@ from dpmedbench.datasets import duke
 from dpmedbench.datasets.base import IGNORE
 from dpmedbench.errors import UserError
 
-SHARED = Path(
-    os.environ.get("DPMEDBENCH_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")
-)
+SHARED = Path(os.environ.get("DPMEDBENCH_SHARED_DATA", "none"))
 HEIGHT, WIDTH, SCANS = 20, 12, 3
 LEVEL = np.arange(2.0, 18.0, 2.0)[:, None]  # boundaries at rows 2, 4, .. 16
 
