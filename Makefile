@@ -70,8 +70,21 @@ format: install ## Format the code
 	$(RUN) ruff format
 	$(RUN) snakefmt Snakefile workflow/rules
 
+.PHONY: performance
+performance: install ## Renew the tables of docs/performance.md from docs/performance/*.parquet
+	$(RUN) python benchmarks/performance.py
+
+.PHONY: test-speed
+test-speed: install ## Hold a small private step against an ordinary one, with generous bounds
+	$(RUN) python benchmarks/engines.py --networks unet resnet18 --side 64 --rounds 3 \
+		--only 'mix_flops abadi' --check 1.6 1.5
+
 .PHONY: benchmark
-benchmark: install ## Measure how a run grows with its cells, and what a training job starts with
-	$(RUN) python benchmarks/aggregate.py
-	$(RUN) python benchmarks/scale.py
-	$(RUN) python benchmarks/scale.py --start
+benchmark: install ## Measure steps, preprocessing, a training job's start, how a run grows with its cells
+	$(RUN) python benchmarks/engines.py
+	-$(RUN) python benchmarks/step.py
+	-$(RUN) python benchmarks/preprocess.py
+	-$(RUN) python benchmarks/study.py --datasets duke
+	-$(RUN) python benchmarks/aggregate.py
+	-$(RUN) python benchmarks/scale.py
+	-$(RUN) python benchmarks/scale.py --start

@@ -2,15 +2,16 @@
 
     python benchmarks/engines.py [--networks unet nested_unet resnet18] [--side 224]
         [--only 'mix_opt abadi' hooks] [--budget-gb 8] [--limit 300]
-        [--out results/benchmarks/engines.parquet]
+        [--check 1.5 1.3] [--out results/benchmarks/engines.parquet]
 
 U-Net and Nested U-Net with batches of 10, ResNet-18 with batches of 32. Each engine runs in a
 process of its own, the rounds interleaved, so that what disturbs the machine disturbs all. A step
 is forward, backward, clipping, noise and update. Memory is what a step takes beyond what the
 process held before it, measured in a process of its own, whose allocator gives back what is freed
 (else it tells the history of the heap). The largest batch within the budget is read off a straight
-line through two batch sizes. `rivals` are what anybody can write without an engine. Linux only
-(/proc).
+line through two batch sizes. `rivals` are what anybody can write without an engine. With `--check`
+nothing is written; exit code 1 where Book-Keeping takes more than these times the time or the
+memory. Linux only (/proc).
 """
 
 from __future__ import annotations
@@ -229,7 +230,7 @@ def rows(network: str, found: dict[tuple, list[dict]], arguments) -> list[dict]:
         row = dict(zip(("engine", "mode", "clipping", "clipping_style"), case, strict=True))
         row |= {"network": network, "side": arguments.side, "batch": BATCH[network]}
         reasons = [one["reason"] for one in rounds if "reason" in one]
-        row |= {"device": arguments.device, "reason": "".join(reasons[:1])}
+        row |= {"reason": "".join(reasons[:1])}
         if not reasons:
             size, small = (rounds[-1][key] for key in ("bytes", "bytes_small"))
             slope = (size - small) / (BATCH[network] - BATCH[network] // 2)
@@ -241,10 +242,22 @@ def rows(network: str, found: dict[tuple, list[dict]], arguments) -> list[dict]:
     return table
 
 
+def kept(table: list[dict], most_time: float, most_memory: float) -> bool:
+    """Whether Book-Keeping's ratios are within bounds; says which are not."""
+    good = True
+    for row in table:
+        if row["engine"] == "bookkeeping" and (
+            row["reason"] or row["time_ratio"] > most_time or row["memory_ratio"] > most_memory
+        ):
+            print(f"{row['mode']}: OVER {most_time:g} times the time or {most_memory:g} the memory")
+            good = False
+    return good
+
+
 def show(table: list[dict]) -> None:
     """Print the rows of one network."""
     first = table[0]
-    print(f"\n{first['network']}, {first['side']} px, batch {first['batch']}, {first['device']}")
+    print(f"\n{first['network']}, {first['side']} px, batch {first['batch']}")
     print(f"{'engine':<42}{'s/step':>8}{'time':>7}{'MB':>8}{'memory':>8}{'largest':>9}")
     for row in table:
         name = " ".join(row[key] for key in ("engine", "mode", "clipping", "clipping_style"))
@@ -270,6 +283,9 @@ def main() -> int:
     parser.add_argument("--budget-gb", type=float, default=8, help="for the largest batch")
     parser.add_argument("--device", default="", help="cpu or cuda; CUDA where there is one")
     parser.add_argument("--out", default="results/benchmarks/engines.parquet")
+    parser.add_argument(
+        "--check", type=float, nargs=2, metavar=("TIME", "MEMORY"), help="most of Book-Keeping"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -277,8 +293,7 @@ def main() -> int:
         print(json.dumps(measure(what, network, case, arguments)))
         return 0
 
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import machine
     import torch
 
     arguments.device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -287,7 +302,7 @@ def main() -> int:
         for case in CASES
         if case[0] == "none" or any(part in " ".join(case) for part in arguments.only or [""])
     ]
-    table = []
+    table, good = [], True
     for network in arguments.networks:
         found: dict[tuple, list[dict]] = {case: [] for case in wanted}
         for what in ["seconds"] * arguments.rounds + ["bytes"]:
@@ -296,10 +311,10 @@ def main() -> int:
                     rounds.append(run(what, network, case, arguments))
         table += (part := rows(network, found, arguments))
         show(part)
-    Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(table), arguments.out)
-    print(f"\nwritten to {arguments.out}")
-    return 0
+        good &= arguments.check is None or kept(part, *arguments.check)
+    if not arguments.check:
+        machine.write(table, arguments.out, arguments.device)
+    return int(not good)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Speed of preprocessing against that of decoding alone, of the same files in one run.
 
     python benchmarks/preprocess.py [--threads 2] [--size 224] [--images 2000] [--rounds 3]
+        [--out results/benchmarks/preprocess.parquet]
 
 Reads the chest X-rays in $DPMEDBENCH_SHARED_DATA/chest_xray, or JPEG files that it draws where
 there are none. They take turns, each round in its own process; the fastest round of each counts.
@@ -55,7 +56,9 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=224, help="pixels a side to resize to")
     parser.add_argument("--images", type=int, default=2000, help="about how many of them")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", default="results/benchmarks/preprocess.parquet")
     arguments = parser.parse_args()
+    import machine
 
     best: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -80,6 +83,9 @@ def main() -> int:
         f"\n{share:.0%} of decoding alone, expected at least {LEAST_SHARE:.0%}; "
         f"{rest:.0%} of decoding and resizing"
     )
+    shared = {"threads": arguments.threads, "side": arguments.size}
+    rows = [shared | {"what": what} | found for what, found in best.items()]
+    machine.write(rows, arguments.out)
     return int(share < LEAST_SHARE)
 
 

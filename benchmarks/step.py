@@ -124,8 +124,8 @@ def parts_of(network: str, engine: str, data, device: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as state:
         cell = cell_of(network, engine, data, Path(state), device)
         clock = Clock(cell.device.type == "cuda")
-        save, to_input = checkpoint.save, training.to_input
-        clock.wrap(checkpoint, "save", "checkpoint")
+        save, to_input = checkpoint.Writer.save, training.to_input
+        clock.wrap(checkpoint.Writer, "save", "checkpoint")
         clock.wrap(training, "to_input", "images to floats")
         clock.wrap(cell.engine.model, "forward", "forward")
         clock.wrap(cell.task, "loss", "loss")
@@ -146,7 +146,7 @@ def parts_of(network: str, engine: str, data, device: str) -> dict[str, float]:
         try:
             cell.run()
         finally:
-            checkpoint.save, training.to_input = save, to_input
+            checkpoint.Writer.save, training.to_input = save, to_input
     return clock.seconds
 
 
@@ -196,8 +196,7 @@ def main() -> int:
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import machine
     import torch
 
     device = arguments.device
@@ -206,7 +205,7 @@ def main() -> int:
     rows, good = [], True
     for network in arguments.networks:
         data = made_up(network, arguments.side, arguments.records)
-        shared = {"network": network, "side": arguments.side, "device": device}
+        shared = {"network": network, "side": arguments.side, "batch": BATCH[network]}
         training = {}
         for engine in MECHANISMS:
             parts = parts_of(network, engine, data, device)
@@ -226,9 +225,7 @@ def main() -> int:
             print(f"{network}: {ratio:.2f} times a plain loop with {workers} loader workers")
             name = f"plain loop, {workers} workers"
             rows.append(shared | {"engine": name, "part": "training", "seconds": seconds})
-    Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), arguments.out)
-    print(f"\nwritten to {arguments.out}")
+    machine.write(rows, arguments.out, device)
     return int(not good)
 
 

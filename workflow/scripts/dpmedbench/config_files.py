@@ -21,14 +21,13 @@ from pydantic.fields import FieldInfo
 from dpmedbench import support
 from dpmedbench.config import Study
 from dpmedbench.config import load as load_study
-from dpmedbench.generated import renew
+from dpmedbench.generated import between_marks, renew
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = ROOT / "config" / "config.yaml"
 README = ROOT / "config" / "README.md"
 ENGINES = ROOT / "docs" / "engines.md"
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.json"
-MARKS = ("<!-- generated: make config -->", "<!-- end -->")
 WIDTH = 96
 
 
@@ -38,15 +37,11 @@ def files() -> dict[Path, str]:
     return {
         CONFIG: commented(load_study(values)),
         SCHEMA: json.dumps(Study.model_json_schema(), indent=2) + "\n",
-        README: _between_marks(README, key_table()),
-        ENGINES: _between_marks(ENGINES, "\n".join(["", *support.table(), "", ""])),
+        README: between_marks(README.read_text("utf-8"), "make config", key_table()),
+        ENGINES: between_marks(
+            ENGINES.read_text("utf-8"), "make config", "\n".join(["", *support.table(), "", ""])
+        ),
     }
-
-
-def _between_marks(path: Path, text: str) -> str:
-    """The file with `text` between its marks."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
-    return f"{before}{MARKS[0]}\n{text}{MARKS[1]}{rest.partition(MARKS[1])[2]}"
 
 
 def commented(study: Study) -> str:

@@ -22,5 +22,19 @@ def renew(files: Mapping[Path, str], root: Path, target: str, *, check: bool) ->
     return int(check and bool(stale))
 
 
+def between_marks(text: str, title: str, part: str) -> str:
+    """`text` with `part` between the marks `<!-- generated: title -->` and `<!-- end -->`.
+
+    Raises:
+        ValueError: where `text` has no such marks.
+    """
+    start, end = f"<!-- generated: {title} -->\n", "<!-- end -->"
+    before, found, rest = text.partition(start)
+    _, ended, after = rest.partition(end)
+    if not (found and ended):
+        raise ValueError(f"found no marks {start.strip()} and {end}")
+    return f"{before}{start}{part}{end}{after}"
+
+
 def _same(path: Path, text: str) -> bool:
     return path.exists() and path.read_text(encoding="utf-8") == text
