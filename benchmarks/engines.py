@@ -105,11 +105,13 @@ def trainer(network: str, case: tuple, batch: int, device):
     from dpmedbench.losses import segmentation_loss
     from dpmedbench.mechanisms.none import OrdinaryTraining
     from dpmedbench.mechanisms.private import PrivateTraining, build
+    from dpmedbench.precision import keep_float32
     from dpmedbench.privacy.contract import ContractMonitor
     from dpmedbench.privacy.plan import PrivacyPlan, thresholds
     from dpmedbench.privacy.randomness import Seeded
 
     engine, mode, clipping, style = case
+    keep_float32()
     torch.manual_seed(0)
     segments = models.task(network) == "segmentation"
     channels, classes = (1, 9) if segments else (3, 2)

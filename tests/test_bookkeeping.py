@@ -1,5 +1,6 @@
 """The Book-Keeping engine against a loop over samples, in float64."""
 
+import copy
 import inspect
 from dataclasses import astuple
 
@@ -151,8 +152,17 @@ def test_tokens(mode, padding):
     check(Words(padding).double(), tokens, targets, squares, mode)
 
 
+class Turned(nn.Module):
+    """Rows for columns, as a view."""
+
+    def forward(self, x):
+        return x.transpose(2, 3)
+
+
 NORMS = {
     "group": nn.GroupNorm(2, 4),
+    "group of a view": nn.Sequential(Turned(), nn.GroupNorm(2, 4)),
+    "layer of a view": nn.Sequential(Turned(), nn.LayerNorm([4, 6, 6])),
     "instance": nn.InstanceNorm2d(4, affine=True),
     "layer": nn.LayerNorm([4, 6, 6]),
     "layer without bias": nn.LayerNorm([6, 6], bias=False),
@@ -411,6 +421,27 @@ def test_an_empty_batch_has_zero_sums():
     book.backward(losses(model(inputs[:0]), targets[:0]))
     assert all(not total.any() for total in book.sums())
     assert book.norms() is None
+
+
+def test_a_deep_copy_computes_with_its_own_weights():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    BookKeeper(model)
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in copied.parameters():
+            p.zero_()
+    x = torch.rand(4, 3)
+    assert copied(x).abs().max() == 0  # with gradients, and without:
+    with torch.no_grad():
+        assert copied(x).abs().max() == 0
+        assert model(x).abs().max() > 0
+
+
+def test_float32_is_not_rounded_to_tf32():
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    BookKeeper(nn.Linear(3, 2))
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_without_gradients_nothing_is_recorded_and_detach_gives_the_model_back():

@@ -185,6 +185,21 @@ def test_the_adaptive_threshold_moves_as_that_of_opacus():
     assert ours.value != pytest.approx(1.0, rel=0.05)
 
 
+@pytest.mark.parametrize("gone", [0, 3, 8])
+def test_a_record_without_a_gradient_is_not_counted(gone):
+    """So that its neighbour by zeroing out moves the count by half as well."""
+    private = training(mechanism={"clipping": "adaptive"}, noise_multiplier=2.0, count_noise=5.0)
+    told = []
+    private.quantile.update = lambda unclipped, records, noise: told.append((unclipped, records))
+    sampler = private.plan.sampler(Seeded(0))
+    private.monitor.drew(sampler, torch.arange(8))
+    x = torch.randn(8, 30, dtype=torch.float64)
+    weight = 1e-6 * (torch.arange(8) >= gone)  # the others are shorter than the threshold
+    private.backward(weight * private.model(x).square().sum(1))
+    private.step()
+    assert told == [(8 - gone, 8 - gone)]
+
+
 def test_one_record_moves_the_noised_count_by_half():
     """What Theorem 1 of Andrew et al. rests on; counting 0 or 1 would move it by one."""
 

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dpmedbench import resize, store
+from dpmedbench import resize, store, threads
 from dpmedbench.datasets.base import IGNORE, DatasetSpec, Record, Unreadable
 from dpmedbench.errors import UserError
 
@@ -122,7 +122,7 @@ def test_threads_share_the_work_and_stay_a_few_records_ahead(tmp_path):
 
     def given():
         nonlocal handed, ahead
-        for record in records(40):
+        for record in records(80):
             handed += 1
             ahead = max(ahead, handed - made)
             yield dataclasses.replace(record, image=lambda r=record: met(r.image))
@@ -134,8 +134,8 @@ def test_threads_share_the_work_and_stay_a_few_records_ahead(tmp_path):
         return image
 
     store.write(tmp_path / "toy.h5", given(), SPEC, (6, 8), {}, threads=4)
-    assert made == 40
-    assert ahead <= 2 * 4 + 4
+    assert made == 80
+    assert ahead <= threads.AHEAD * 4 + 4
 
 
 def test_a_broken_file_stops_or_is_left_out_and_counted(tmp_path, capsys):

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dpmedbench import checkpoint, interruption, mechanisms, memory, outcome, training
+from dpmedbench import checkpoint, cost, interruption, mechanisms, memory, outcome, training
 from dpmedbench.bookkeeping import BookKeeper
 from dpmedbench.config import Mechanism, Privacy, Training
 from dpmedbench.errors import UserError
@@ -485,6 +485,46 @@ def test_a_lack_of_memory_is_known_by_its_errors():
             allocate()
         assert memory.out_of_memory(found.value)
     assert not memory.out_of_memory(RuntimeError("shapes do not match"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "GET was unable to find an engine to execute this computation",
+    ],
+)
+def test_a_lack_of_memory_is_known_by_what_cudnn_says(text):
+    assert memory.out_of_memory(RuntimeError(text))
+
+
+def test_images_that_do_not_fit_are_one_sentence(tmp_path, monkeypatch):
+    cell = Cell(settings(), data(), tmp_path)
+
+    def full(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "as_tensor", full)
+    with pytest.raises(UserError, match="the images do not fit on the device"):
+        cell.run()
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux only")
+def test_the_peak_is_of_training_alone():
+    peak = cost.PeakMemory(torch.device("cpu"))
+    big = torch.ones(50_000_000)  # 200 MB
+    del big
+    peak.start()
+    before = torch.ones(25_000_000)
+    peak.stop()
+    found = peak.bytes["peak_host_bytes"]
+    del before
+    after = torch.ones(50_000_000)
+    peak.start()
+    peak.stop()
+    del after
+    assert peak.bytes["peak_gpu_bytes"] is None
+    assert peak.bytes["peak_host_bytes"] - found == pytest.approx(100e6, rel=0.2)
 
 
 def within_memory(folder, mechanism=None, **options):

@@ -121,7 +121,7 @@ def state_of(cell: Cell) -> dict:
         "history": cell.history,
         "halvings": cell.halvings,
         "step_seconds": cell.timer.seconds,
-        "peak_memory": cell.peak_memory,
+        "peak_memory": cell.peak.bytes,
         "first_step_seconds": cell.first_step_seconds,
         "best": cell.best,
     }
@@ -142,6 +142,6 @@ def restore(cell: Cell, state: dict) -> None:
     cell.history = state["history"]
     cell.halvings = max(cell.halvings, state["halvings"])
     cell.timer.seconds = state["step_seconds"]
-    cell.peak_memory = state["peak_memory"]
+    cell.peak.bytes = state["peak_memory"]
     cell.first_step_seconds = state["first_step_seconds"]
     cell.best = state["best"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import resource
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,10 +35,15 @@ class StepTimer:
         """Mark its end."""
         self._marks[-1] = (self._marks[-1][0], self._now())
 
-    def end_epoch(self) -> None:
-        """Wait for the device and keep the seconds of the epoch's steps."""
+    def wait(self) -> None:
+        """Return when the device has done what it was told."""
         if self.cuda:
             torch.cuda.synchronize()
+
+    def end_epoch(self) -> None:
+        """Wait for the device and keep the seconds of the epoch's steps."""
+        self.wait()
+        if self.cuda:
             self.seconds += [start.elapsed_time(stop) / 1000 for start, stop in self._marks]
         else:
             self.seconds += [stop - start for start, stop in self._marks]
@@ -62,15 +70,43 @@ def step_summary(seconds: list[float]) -> dict:
     }
 
 
-def peak_memory(device: torch.device) -> dict:
-    """Peak bytes of this process on the host, and of its tensors on the GPU (None on CPU)."""
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts kilobytes on Linux
-    return {
-        "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-        "peak_gpu_bytes": torch.cuda.max_memory_allocated(device)
-        if device.type == "cuda"
-        else None,
-    }
+class PeakMemory:
+    """Peak bytes between `start` and `stop`, the largest of all times: not of what goes on beside.
+
+    `bytes` has those of this process on the host, and of its tensors on the GPU (None on CPU).
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.bytes = {"peak_host_bytes": 0, "peak_gpu_bytes": 0 if self._cuda else None}
+
+    def start(self) -> None:
+        """Forget the peaks so far."""
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        with contextlib.suppress(OSError):  # Linux only
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def stop(self) -> None:
+        """Keep the peaks since `start`."""
+        self._keep("peak_host_bytes", _host_peak())
+        if self._cuda:
+            self._keep("peak_gpu_bytes", torch.cuda.max_memory_allocated(self.device))
+
+    @property
+    def _cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    def _keep(self, key: str, found: int) -> None:
+        self.bytes[key] = max(self.bytes[key], found)
+
+
+def _host_peak() -> int:
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(re.search(r"^VmHWM:\s+(\d+)", status, re.MULTILINE)[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def device_name(device: torch.device) -> str:

@@ -45,6 +45,7 @@ def slot(wanted: str, cells_per_gpu: int = 1) -> Iterator[None]:
         for name in names
     ]
     before = os.environ.get(VISIBLE)
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # numbers as nvidia-smi has them
     with locks.held([path for _, path in shares], f"a GPU ({', '.join(names)})") as number:
         os.environ[VISIBLE] = shares[number][0]
         try:

@@ -20,6 +20,8 @@ _TEXTS = (
     "not enough memory",
     "out of memory",
     "_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "unable to find an engine",  # cuDNN, where no engine got its workspace
     "could not create a primitive",  # all that oneDNN says of it
 )
 
@@ -61,5 +63,4 @@ def run(make: Callable[[int], Cell]) -> Cell:
         gc.collect()  # hooks tie models into cycles
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
         say(f"out of memory with {size} images at once ({reason}); going on with fewer")

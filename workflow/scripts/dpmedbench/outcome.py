@@ -152,7 +152,7 @@ def costs(cell: Cell) -> dict:
         **cost.step_summary(cell.timer.seconds),
         "epoch_seconds_p50": sorted(row["seconds"] for row in cell.history)[len(cell.history) // 2],
         "images_per_second": sum(row["samples"] for row in cell.history) / training,
-        **cell.peak_memory,
+        **cell.peak.bytes,
         "training_seconds": training,
         "validation_seconds": sum(row["validation_seconds"] for row in cell.history),
         "start_to_first_step_seconds": cell.first_step_seconds,

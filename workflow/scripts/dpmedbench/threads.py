@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+AHEAD = 8  # items a thread: so that threads do not wait while the caller uses what came
+
 T, R = TypeVar("T"), TypeVar("R")
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
     """Yield `function` of each item, in the order of the items.
 
-    It runs on `threads` threads, for no more than 2 * `threads` + 1 items ahead of the one
+    It runs on `threads` threads, for no more than AHEAD * `threads` + 1 items ahead of the one
     yielded. The items are taken on the caller's thread. An exception comes out in its turn; what
     has not begun then is not begun.
     """
@@ -22,7 +24,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T], threads: int) -> It
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * threads:
+                if len(waiting) > AHEAD * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -14,14 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dpmedbench import checkpoint, cost, devices, interruption, models, tasks
+from dpmedbench import checkpoint, cost, devices, interruption, memory, models, tasks
 from dpmedbench.console import Progress, say
-from dpmedbench.errors import UserError
+from dpmedbench.errors import UserError, first_line
 from dpmedbench.inputs import to_input
 from dpmedbench.mechanisms.none import OrdinaryTraining
 from dpmedbench.mechanisms.private import PrivateTraining, build
 from dpmedbench.optimization import make_optimizer, make_scheduler, stream_seed
 from dpmedbench.planning import check_images, plan_for, randomness
+from dpmedbench.precision import keep_float32
 from dpmedbench.privacy.contract import ContractBroken, ContractMonitor
 from dpmedbench.privacy.sampling import ShuffledSampler
 from dpmedbench.training_data import Data
@@ -50,6 +51,7 @@ class Cell:
         self.options = options = settings["training"]
         self.started = time.monotonic()
         self.device = devices.choose(options["device"])
+        keep_float32()
         self.seed = settings["identity"]["seed"]
         self.task = tasks.load(data.task)(data.num_classes, **settings["task"])
         torch.manual_seed(stream_seed(self.seed, "weights"))
@@ -81,7 +83,7 @@ class Cell:
         self.scheduler = make_scheduler(
             self.optimizer, options, options["epochs"] * self.steps_per_epoch
         )
-        self.timer = cost.StepTimer(self.device)
+        self.timer, self.peak = cost.StepTimer(self.device), cost.PeakMemory(self.device)
         self.history: list[dict] = []
         self.best: tuple[float, dict] | None = None
         self.first_step_seconds: float | None = None
@@ -156,10 +158,18 @@ class Cell:
 
     def _upload(self) -> None:
         """Keep the decoded records on the device: no loader, no copies during training."""
-        (self.images, self.targets), *scored = (
-            [torch.as_tensor(array).to(self.device) for array in getattr(self.data, part)]
-            for part in ("train", *self.data.scored)
-        )
+        try:
+            (self.images, self.targets), *scored = (
+                [torch.as_tensor(array).to(self.device) for array in getattr(self.data, part)]
+                for part in ("train", *self.data.scored)
+            )
+        except Exception as error:
+            if not memory.out_of_memory(error):
+                raise
+            raise UserError(
+                f"memory: the images do not fit on the device ({first_line(error)}); use a smaller "
+                "image_size, a smaller training.cells_per_gpu, or a device with more memory"
+            ) from error
         self.scored = dict(zip(self.data.scored, scored, strict=True))
         self.constant = {}
         for part, (_, targets) in self.scored.items():
@@ -167,6 +177,7 @@ class Cell:
 
     def _epoch(self, epoch: int) -> dict:
         """Train and validate one epoch; its row of the history."""
+        self.peak.start()
         started = time.perf_counter()
         losses, samples, empty = [], 0, 0
         self.seen = self.task.scores() if self.task.FOLLOWS_TRAINING else None
@@ -182,12 +193,13 @@ class Cell:
                 raise
             self.timer.stop()
             if self.first_step_seconds is None:
+                self.timer.wait()
                 self.first_step_seconds = time.monotonic() - self.started
             samples += len(indices)
             empty += len(indices) == 0
         self.timer.end_epoch()
         train_loss = self._check_loss("training", losses)
-        self.peak_memory = cost.peak_memory(self.device)  # before validation and accounting
+        self.peak.stop()  # before validation and accounting
         trained = time.perf_counter()
         validation = self._validate()
         ended = time.perf_counter()

@@ -7,6 +7,7 @@ the per-sample gradients and then their clipped sum come from it.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Sequence
 from dataclasses import astuple
 
@@ -19,6 +20,7 @@ from dpmedbench.bookkeeping.modes import GHOST, MODES, TWO_PASSES, method
 from dpmedbench.bookkeeping.timing import Way, fastest
 from dpmedbench.errors import UserError
 from dpmedbench.mechanisms.clipping import factors
+from dpmedbench.precision import keep_float32
 
 
 class BookKeeper:
@@ -51,6 +53,7 @@ class BookKeeper:
             raise UserError(f"mode: found {mode!r}, expected one of {', '.join(MODES)}")
         self.model, self.mode, self.clipping = model, mode, clipping
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        keep_float32()
         self._names, self.parameters = list(trainable), list(trainable.values())
         self.thresholds = tuple(thresholds)
         self.flat = len(self.thresholds) == 1
@@ -291,14 +294,15 @@ class BookKeeper:
                 raise UserError(f"parameter {name}: {problem}")
 
     def _attach(self, layer: Layer) -> None:
-        plain = layer.module.forward
+        plain = type(layer.module).forward
 
-        def forward(x, *arguments):
-            if not torch.is_grad_enabled():
-                return plain(x, *arguments)
+        def forward(module, x, *arguments):
+            if module is not layer.module or not torch.is_grad_enabled():
+                return plain(module, x, *arguments)
             return layer.run(self._record, x, *arguments)
 
-        layer.module.forward = forward
+        # a method, so that a deep copy of the model computes with its own weights
+        layer.module.forward = types.MethodType(forward, layer.module)
 
 
 def _squared_norm(gradient: torch.Tensor) -> torch.Tensor:

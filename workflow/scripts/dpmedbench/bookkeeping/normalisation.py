@@ -26,8 +26,9 @@ class Normalisation(Layer):
     def run(self, record, x, *arguments):
         module = self.module
         self.uses += 1
-        # normalisation in the parameters' precision, as autocast has it
-        x = x.to(module.weight.dtype)
+        # normalisation in the parameters' precision, as autocast has it; of anything but contiguous
+        # values its backward kernel silently gives wrong gradients on the CPU
+        x = x.to(module.weight.dtype).contiguous()
         return Recorded.apply(self, record, x, module.weight, module.bias)
 
     def forward(self, x, weight, bias):

@@ -13,6 +13,7 @@ optimizer.zero_grad()`.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -102,21 +103,25 @@ class PrivacyEngine:
         private_criterion.book = book
         self.noise_multiplier, self.sample_rate = noise_multiplier, size / records
         seed = secrets.randbits(63) if seed is None else seed
-        noise, draws = (
-            Secure() if self.secure_rng else Seeded(stream_seed(seed, purpose), device)
-            for purpose, device in (("noise", book.parameters[0].device), ("sampling", "cpu"))
-        )
+
+        def source(purpose: str, device: torch.device | str) -> Randomness:
+            return Secure() if self.secure_rng else Seeded(stream_seed(seed, purpose), device)
+
+        @functools.cache
+        def noise() -> Randomness:  # at the first step: until then the model may move
+            return source("noise", book.parameters[0].device)
+
         divisor = size if loss_reduction == "mean" else 1
 
         def release(*_) -> None:
             std = noise_multiplier * math.hypot(*book.thresholds)
             for parameter, total in zip(book.parameters, book.sums(), strict=True):
-                drawn = noise.normal(total.shape, total.dtype, total.device)
+                drawn = noise().normal(total.shape, total.dtype, total.device)
                 parameter.grad = total.add_(drawn, alpha=std).div_(divisor)
             self.steps += 1
 
         optimizer.register_step_pre_hook(release)
-        loader = _poisson_loader(data_loader, draws)
+        loader = _poisson_loader(data_loader, source("sampling", "cpu"))
         return module, optimizer, private_criterion, loader
 
     def make_private_with_epsilon(

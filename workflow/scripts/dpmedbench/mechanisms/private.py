@@ -213,8 +213,9 @@ class PrivateTraining:
             shrunk = factors(norms, self.clipping, self.engine.thresholds) < 1
             self._norms.append(norms.norm(dim=1))
             self._clipped.append(shrunk)
-            records = len(norms)
-            unclipped = records - int(shrunk.sum()) if self.quantile else 0
+            if self.quantile:  # a record without a gradient counts as one that is not there
+                records = int(self._norms[-1].count_nonzero())
+                unclipped = records - int(shrunk.sum())
         if self.quantile:
             device = self.engine.parameters[0].device
             noise = self.randomness.normal((1,), self.engine.parameters[0].dtype, device).item()
