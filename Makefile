@@ -55,6 +55,7 @@ lint: install ## Check the code: ruff, snakefmt, snakemake --lint, generated fil
 	$(RUN) hadolint Containerfile
 	cd workflow/scripts && $(RUN) python -m dpmedbench.config_files --check
 	cd workflow/scripts && $(RUN) python -m dpmedbench.pins --check
+	$(RUN) python benchmarks/performance.py --check
 
 .PHONY: config
 config: install ## Renew the comments, schema and key table of the configuration

@@ -41,8 +41,9 @@ def main() -> int:
         "study": study,
         "preprocess": preprocess,
     }.items():
-        measured = pd.read_parquet(PAGE.with_suffix("") / f"{name}.parquet")
-        lines = "\n".join(["", *tables(measured), "", ""])
+        kept = PAGE.with_suffix("") / f"{name}.parquet"
+        rows = tables(pd.read_parquet(kept)) if kept.exists() else ["Not measured yet."]
+        lines = "\n".join(["", *rows]).rstrip() + "\n\n"
         text = between_marks(text, f"make performance, {name}", lines)
     return renew({PAGE: text}, ROOT, "performance", check="--check" in sys.argv)
 
@@ -107,13 +108,17 @@ def study(measured: pd.DataFrame) -> Iterator[str]:
 
 
 def preprocess(measured: pd.DataFrame) -> Iterator[str]:
-    """A line for each kind of work."""
-    yield from header("work", "images a second", "of decoding alone", "peak memory, MB")
-    alone = measured.speed[measured.what == "decode"].item()
-    for row in measured.itertuples():
-        yield line(
-            row.what, f"{row.speed:,.0f}", f"{row.speed / alone:.0%}", f"{row.megabytes:.0f}"
-        )
+    """A table for each size of files: a line for each kind of work."""
+    for (high, wide), rows in measured.groupby(["rows", "columns"], sort=False):
+        first = rows.iloc[0]
+        alone = rows.speed[rows.what == "decode"].item()
+        yield f"**{first.images:,} JPEG files** of {wide} x {high} to {first.side} px ({first.hardware})"
+        yield ""
+        yield from header("work", "images a second", "of decoding alone", "peak memory, MB")
+        for row in rows.itertuples():
+            share = f"{row.speed / alone:.0%}"
+            yield line(row.what, f"{row.speed:,.0f}", share, f"{row.megabytes:.0f}")
+        yield ""
 
 
 def heading(row: pd.Series, batch: str) -> Iterator[str]:

@@ -32,7 +32,7 @@ from dpmedbench.datasets import chest_xray
 what, folder, out, workers, size, images = sys.argv[1:]
 records = chest_xray.read(folder, {"unreadable": "stop"})
 records = records[:: max(1, len(records) // int(images))]
-records[0].image()  # imports
+rows, columns = records[0].image().shape  # and imports
 started = time.perf_counter()
 size = (int(size), int(size))
 if what == "preprocess":
@@ -44,7 +44,8 @@ else:
 seconds = time.perf_counter() - started
 status = open("/proc/self/status").read().splitlines()
 peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-found = {"images": len(records), "speed": len(records) / seconds, "megabytes": peak / 1e3}
+found = {"images": len(records), "rows": rows, "columns": columns}
+found |= {"speed": len(records) / seconds, "megabytes": peak / 1e3}
 print(json.dumps(found))
 """
 
