@@ -112,7 +112,8 @@ def preprocess(measured: pd.DataFrame) -> Iterator[str]:
     for (high, wide), rows in measured.groupby(["rows", "columns"], sort=False):
         first = rows.iloc[0]
         alone = rows.speed[rows.what == "decode"].item()
-        yield f"**{first.images:,} JPEG files** of {wide} x {high} to {first.side} px ({first.hardware})"
+        files = f"**{first.images:,} JPEG files**, {wide} x {high} pixels, to {first.side}"
+        yield f"{files} ({first.hardware})"
         yield ""
         yield from header("work", "images a second", "of decoding alone", "peak memory, MB")
         for row in rows.itertuples():
