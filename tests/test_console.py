@@ -75,7 +75,7 @@ from pathlib import Path
 from test_console import job
 from dpmedbench.files import replacing
 from dpmedbench.job import running
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest is in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 with running(job(Path(sys.argv[1]))), replacing(Path(sys.argv[1]) / "out") as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), int(sys.argv[2]))

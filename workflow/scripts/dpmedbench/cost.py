@@ -120,4 +120,5 @@ def device_name(device: torch.device) -> str:
             model = next(names, model)
     except OSError:
         pass
-    return f"{model}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{model}, {threads} thread{'s' * (threads > 1)}"
