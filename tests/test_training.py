@@ -366,6 +366,24 @@ def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path, calls, monkeypatc
             pytest.fail("the second call began to write")
 
 
+def test_a_checkpoint_that_cannot_be_written_is_told_at_the_next_epoch(tmp_path, monkeypatch):
+    def full(*_):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    cell = Cell(settings(epochs=9, checkpoint_every=2), data(), tmp_path)
+    epoch = cell._epoch
+
+    def slowly(number):
+        time.sleep(0.2 * (number == 3))
+        return epoch(number)
+
+    cell._epoch = slowly
+    with pytest.raises(UserError, match="the disk is full"):
+        cell.run()
+    assert len(cell.history) == 3
+
+
 def test_what_a_killed_job_left_half_written_goes(tmp_path):
     left = tmp_path / f".{checkpoint.FILE}.1.tmp"
     left.write_bytes(b"half")

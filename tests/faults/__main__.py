@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ def main() -> None:
     from faults import FAULTS
     from study import Disturbed
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     wanted = [fault for fault in FAULTS if all(word in fault.name for word in sys.argv[1:])]
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     started = time.monotonic()

@@ -42,7 +42,7 @@ class Writer:
     """Saves checkpoints while training goes on, one at a time.
 
     Leaving the context waits for the last one. What went wrong in writing one is raised in the
-    next call, or on leaving.
+    next call of any method, or on leaving.
     """
 
     def __init__(self, folder: Path, fingerprint: str):
@@ -54,6 +54,11 @@ class Writer:
         """Begin to write a copy of `state`, after the one before it is written."""
         self._wait()
         self._pending = self._pool.submit(save, self.folder, self.fingerprint, _held(state))
+
+    def look(self) -> None:
+        """Raise what went wrong, if that is known by now."""
+        if self._pending and self._pending.done():
+            self._wait()
 
     def __enter__(self) -> Writer:
         return self

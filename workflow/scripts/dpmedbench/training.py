@@ -115,6 +115,7 @@ class Cell:
         ):
             for epoch in range(len(self.history) + 1, epochs + 1):
                 self.history.append(self._epoch(epoch))
+                writer.look()
                 stop = stopping() and epoch < epochs
                 if epoch % self.options["checkpoint_every"] == 0 or epoch == epochs or stop:
                     writer.save(checkpoint.state_of(self))
