@@ -68,10 +68,12 @@ marks = {}
 def mark(name):
     marks[name] = time.process_time()
 mark("python")
-import torch
-mark("torch")
-from dpmedbench import cost, memory, outcome, training, training_data
-mark("dpmedbench")
+from dpmedbench import collector
+with collector.paused():  # as in train.py
+    import torch
+    mark("torch")
+    from dpmedbench import cost, memory, outcome, training, training_data
+    mark("dpmedbench")
 read = training_data.load
 def load(*arguments):
     data = read(*arguments)

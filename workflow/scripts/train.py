@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dpmedbench import devices, locks
+from dpmedbench import collector, devices, locks
 from dpmedbench.job import running
 
 state, settings = Path(snakemake.params.state), snakemake.params.settings
@@ -12,18 +12,19 @@ with (
     locks.held([state / "lock"], f"{state}"),
     devices.slot(settings["training"]["device"], snakemake.resources.cells_per_gpu),
 ):
-    import torch  # not before: it is to see no other GPU
+    with collector.paused():
+        import torch  # not before: it is to see no other GPU
 
-    from dpmedbench import memory, outcome
-    from dpmedbench.training import Cell
-    from dpmedbench.training_data import load
+        from dpmedbench import memory, outcome
+        from dpmedbench.training import Cell
+        from dpmedbench.training_data import load
 
-    torch.set_num_threads(snakemake.threads)
-    data = load(
-        snakemake.input.data,
-        snakemake.input.splits,
-        settings["identity"]["fold"],
-        snakemake.input.perturbed or None,
-    )
+        torch.set_num_threads(snakemake.threads)
+        data = load(
+            snakemake.input.data,
+            snakemake.input.splits,
+            settings["identity"]["fold"],
+            snakemake.input.perturbed or None,
+        )
     cell = memory.run(lambda halvings: Cell(settings, data, state, snakemake.params.code, halvings))
     outcome.write(cell, snakemake.output)

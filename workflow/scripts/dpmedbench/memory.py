@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 
+from dpmedbench import collector
 from dpmedbench.console import say
 from dpmedbench.errors import UserError, first_line
 
@@ -45,7 +45,8 @@ def run(make: Callable[[int], Cell]) -> Cell:
     """
     halvings = 0
     while True:
-        cell = make(halvings)
+        with collector.paused():
+            cell = make(halvings)
         try:
             cell.run()
             return cell
@@ -60,7 +61,7 @@ def run(make: Callable[[int], Cell]) -> Cell:
                 "it; use a smaller image_size or network, or a device with more memory"
             )
         del cell
-        gc.collect()  # hooks tie models into cycles
+        collector.collect()  # hooks tie models into cycles
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         say(f"out of memory with {size} images at once ({reason}); going on with fewer")
