@@ -93,11 +93,11 @@ def step(measured: pd.DataFrame) -> Iterator[str]:
 def study(measured: pd.DataFrame) -> Iterator[str]:
     """A line for each study and machine."""
     yield from header(
-        "study", "cells", "epochs", "machine", "one run, h", "cells an hour", "floor, h"
+        "study", "cells", "epochs", "machine", "in all, h", "cells an hour", "floor, h"
     )
     for row in measured.itertuples():
         yield line(
-            row.study,
+            f"{row.study}, {row.datasets}, {row.side} px",
             row.cells,
             row.epochs,
             row.hardware,

@@ -1,7 +1,7 @@
 """Time of a whole study on this machine, beside the arithmetic that it cannot do without.
 
     python benchmarks/study.py [--configfile config/studies/bookkeeping.yaml ...] [--datasets duke]
-        [--epochs 1 3] [--gpus 1] [--out results/benchmarks/study.parquet]
+        [--side 224] [--epochs 1 3] [--gpus 1] [--out results/benchmarks/study.parquet]
 
 Runs the study twice from raw data to the report with few epochs, and reads its time with all of its
 epochs off the straight line through both. Downloads are replaced by phantoms of the official size.
@@ -33,6 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--configfile", nargs="+", default=["config/studies/bookkeeping.yaml"])
     parser.add_argument("--datasets", nargs="+", help="of the study; all if left out")
+    parser.add_argument("--side", type=int, help="rows and columns of an image; as configured")
     parser.add_argument("--epochs", type=int, nargs=2, default=(1, 3), help="of the two runs")
     parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--out", default="results/benchmarks/study.parquet")
@@ -41,12 +42,16 @@ def main() -> int:
     import torch
 
     study = merged(arguments.configfile, arguments.datasets)
+    for dataset in study["datasets"].values() if arguments.side else ():
+        dataset["image_size"] = [arguments.side, arguments.side]
     few, more = ((epochs, *run(study, epochs, arguments.gpus)) for epochs in arguments.epochs)
     slope = (more[1] - few[1]) / (more[0] - few[0])
     cost, epochs = more[2], study["training"]["epochs"]
     floor = arithmetic(cost) * epochs / more[0]
     row = {
         "study": study["study"],
+        "datasets": ", ".join(study["datasets"]),
+        "side": next(iter(study["datasets"].values()))["image_size"][0],
         "cells": len(cost),
         "epochs": epochs,
         "seconds": few[1] + slope * (epochs - few[0]),
