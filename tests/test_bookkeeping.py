@@ -512,6 +512,16 @@ def one_a_sample(outputs):
     return outputs.flatten(1).sum(1)
 
 
+class Centred(nn.Module):
+    """Takes the mean of the batch off, which no layer of torch is asked for."""
+
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+NO_STATISTICS = {"track_running_stats": False}
+
+
 @pytest.mark.parametrize(
     ("model", "losses", "message"),
     [
@@ -525,7 +535,17 @@ def one_a_sample(outputs):
         (
             nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3).requires_grad_(False)),
             one_a_sample,
-            "model: found BatchNorm in training mode, which mixes the records",
+            "model: layer 1 is BatchNorm in training mode, which mixes the records",
+        ),
+        (
+            nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, affine=False, **NO_STATISTICS).eval()),
+            one_a_sample,
+            "model: layer 1 has no running statistics",
+        ),
+        (
+            nn.Sequential(nn.Linear(3, 3), Centred(), nn.Linear(3, 3)),
+            one_a_sample,
+            "layer 0: what it gives for one record is in the loss of another",
         ),
     ],
 )
@@ -535,6 +555,28 @@ def test_what_would_not_be_clipped_is_refused(model, losses, message):
     with pytest.raises(UserError, match=message):
         book.backward(losses(model(torch.randn(shape))))
     assert not any(total.any() for total in book.sums())
+
+
+def test_one_record_alone_says_nothing_of_mixing():
+    """The first batch may be of one: the next one tells."""
+    book = BookKeeper(nn.Sequential(nn.Linear(3, 3), Centred(), nn.Linear(3, 3)))
+    book.backward(one_a_sample(book.model(torch.randn(1, 3))))
+    with pytest.raises(UserError, match="in the loss of another"):
+        book.backward(one_a_sample(book.model(torch.randn(2, 3))))
+
+
+def test_parameters_in_half_precision_are_refused():
+    with pytest.raises(UserError, match=r"layer 0 \(Linear\): found parameters in half precision"):
+        BookKeeper(nn.Sequential(nn.Linear(3, 3).bfloat16()))
+
+
+def test_a_transposed_convolution_takes_its_output_size_by_name():
+    torch.manual_seed(0)
+    model = nn.ConvTranspose2d(1, 2, 3, stride=2)
+    x = torch.rand(2, 1, 4, 4)
+    plain = model(x, output_size=(10, 10))
+    BookKeeper(model)
+    torch.testing.assert_close(model(x, output_size=(10, 10)), plain)
 
 
 def test_an_ordinary_backward_pass_is_refused():

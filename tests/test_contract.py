@@ -212,9 +212,28 @@ def test_a_batch_that_got_no_noise_is_refused():
             run()
 
 
-def test_batch_normalisation_in_training_is_refused():
-    with pytest.raises(ContractBroken, match="0 is BatchNorm"):
-        ContractMonitor(PLAN, torch.nn.Sequential(torch.nn.BatchNorm2d(3)), 60)
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (torch.nn.BatchNorm2d(3), "is BatchNorm in training mode"),
+        (torch.nn.BatchNorm2d(3, track_running_stats=False).eval(), "mixes the batch"),
+        (torch.nn.InstanceNorm2d(3, track_running_stats=True), "running statistics"),
+    ],
+)
+def test_a_layer_that_mixes_records_or_keeps_their_statistics_is_refused(layer, why):
+    with pytest.raises(ContractBroken, match=rf"layer 0 .*{why}"):
+        ContractMonitor(PLAN, torch.nn.Sequential(layer), 60)
+
+
+def test_a_layer_that_begins_to_mix_records_is_refused_at_the_next_batch():
+    """`train()` of the whole model wakes up a frozen BatchNorm."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3).eval())
+    monitor = ContractMonitor(PLAN, model, 60)
+    sampler = PLAN.sampler(Seeded(0))
+    monitor.drew(sampler, torch.arange(2))
+    model.train()
+    with pytest.raises(ContractBroken, match="layer 1 is BatchNorm in training mode"):
+        monitor.drew(sampler, torch.arange(2))
 
 
 @pytest.mark.parametrize("plan", [PLAN, FIXED, SHUFFLED])

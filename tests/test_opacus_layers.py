@@ -164,7 +164,9 @@ def test_unused_parameters_have_zero_sums(mode):
     [
         (nn.BatchNorm2d(2), "mixes the records", MODES),
         (nn.BatchNorm2d(2, affine=False), "mixes the records", MODES),
-        (nn.InstanceNorm2d(2, affine=True, track_running_stats=True), "running stats", MODES),
+        (nn.InstanceNorm2d(2, affine=True, track_running_stats=True), "running statistics", MODES),
+        (nn.InstanceNorm2d(2, track_running_stats=True), "running statistics", MODES),
+        (nn.BatchNorm2d(2, affine=False, track_running_stats=False).eval(), "mixes", MODES),
         (nn.Embedding(3, 2, max_norm=1.0), "mix records", MODES),
         (nn.Embedding(3, 2, scale_grad_by_freq=True), "mix records", MODES),
         (nn.Embedding(3, 2, sparse=True), "mix records", MODES),

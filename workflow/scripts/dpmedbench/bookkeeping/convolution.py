@@ -30,7 +30,7 @@ class Convolution(Layer):
         if self.pad or module.padding == "valid":
             self.padding = (0,) * self.dimensions
 
-    def run(self, record, x, *arguments):
+    def run(self, record, x, output_size=None):
         module = self.module
         if x.ndim != self.dimensions + 2:
             raise ValueError(
@@ -41,7 +41,6 @@ class Convolution(Layer):
             mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
             x = functional.pad(x, self.pad, mode=mode)
         if self.transposed:
-            output_size = arguments[0] if arguments else None
             self.output_padding = module._output_padding(
                 x,
                 output_size,

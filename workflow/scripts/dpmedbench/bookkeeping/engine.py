@@ -21,6 +21,7 @@ from dpmedbench.bookkeeping.timing import Way, fastest
 from dpmedbench.errors import UserError
 from dpmedbench.mechanisms.clipping import factors
 from dpmedbench.precision import keep_float32
+from dpmedbench.privacy import mixing
 
 
 class BookKeeper:
@@ -68,9 +69,8 @@ class BookKeeper:
         self.ways: dict[str, Way] = {}  # of mix_time, by the name of the layer
         self._index = {id(p): number for number, p in enumerate(self.parameters)}
         self._layers = layers_of(model)
-        self._batch_norms = [
-            m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
-        ]
+        self._mixing = mixing.candidates(model)
+        self._proven = self._proving = False
         holders = [id(p) for layer in self._layers for p in (layer.weight, layer.bias)]
         self._shared = {key for key in holders if key in self._index and holders.count(key) > 1}
         for layer in self._layers:
@@ -92,7 +92,7 @@ class BookKeeper:
             losses: (B,), one loss for each sample, of a forward pass with gradients.
 
         Raises:
-            UserError: for losses that are not one a sample, BatchNorm in training mode, a layer
+            UserError: for losses that are not one a sample, a model that mixes records, a layer
                 whose batch is not the first dimension, a parameter used outside its layer, or
                 half precision in a mode of two passes.
         """
@@ -102,14 +102,13 @@ class BookKeeper:
                 "use reduction='none' and average over all dimensions but the first"
             )
         self._refuse_strays("holds a gradient from elsewhere; call optimizer.zero_grad() first")
-        if any(module.training for module in self._batch_norms):
-            raise UserError(
-                "model: found BatchNorm in training mode, which mixes the records of a batch; use "
-                "GroupNorm, or put it in evaluation mode"
-            )
+        for name, layer in self._mixing.items():
+            if problem := mixing.problem(layer):
+                raise UserError(f"model: layer {name} {problem}")
         self._batch = len(losses)
         try:
             if self._batch:
+                self._prove(losses)
                 self._clip(losses)
             self._refuse_strays(
                 "got a gradient outside the forward pass of its layer, which would not be clipped; "
@@ -148,6 +147,17 @@ class BookKeeper:
         """Go on from `state`."""
         self.ways = {name: Way(*way) for name, way in state.items()}
 
+    def _prove(self, losses: torch.Tensor) -> None:
+        """On the first batch of several records: none is in the loss of another (`_record`)."""
+        if self._proven or len(losses) < 2 or not losses.isfinite().all():
+            return
+        self._proving = True
+        try:
+            torch.autograd.grad(losses[0], self.parameters, retain_graph=True, allow_unused=True)
+        finally:
+            self._proving = False
+        self._proven = True
+
     def _clip(self, losses: torch.Tensor) -> None:
         two_passes = self.mode in TWO_PASSES
         losses.sum().backward(retain_graph=two_passes)
@@ -180,6 +190,13 @@ class BookKeeper:
                 f"layer {layer.name}: found {len(g)} rows in its output, expected the batch of "
                 f"{self._batch} samples; keep the batch in the first dimension"
             )
+        if self._proving:
+            if g[1:].nan_to_num().any():
+                raise UserError(
+                    f"layer {layer.name}: what it gives for one record is in the loss of another, "
+                    "so that no gradient is of one record alone; take out what mixes the batch"
+                )
+            return
         if g.dtype.itemsize < 4 and self.mode in TWO_PASSES:
             raise UserError(
                 f"mode {self.mode}: found {g.dtype} gradients in layer {layer.name}; two passes "
@@ -296,10 +313,10 @@ class BookKeeper:
     def _attach(self, layer: Layer) -> None:
         plain = type(layer.module).forward
 
-        def forward(module, x, *arguments):
+        def forward(module, x, *arguments, **keywords):
             if module is not layer.module or not torch.is_grad_enabled():
-                return plain(module, x, *arguments)
-            return layer.run(self._record, x, *arguments)
+                return plain(module, x, *arguments, **keywords)
+            return layer.run(self._record, x, *arguments, **keywords)
 
         # a method, so that a deep copy of the model computes with its own weights
         layer.module.forward = types.MethodType(forward, layer.module)

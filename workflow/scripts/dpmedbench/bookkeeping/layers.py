@@ -40,7 +40,7 @@ class Layer:
         """Why this layer cannot be made private, None where it can."""
         return None
 
-    def run(self, record, x: torch.Tensor, *arguments) -> torch.Tensor:
+    def run(self, record, x: torch.Tensor) -> torch.Tensor:
         """The forward pass, recorded."""
         self.uses += 1
         return Recorded.apply(self, record, self._cast(x), self.module.weight, self.module.bias)
@@ -122,7 +122,7 @@ class Embedding(Layer):
                 return f"{option} is set, which mixes the records of a batch; leave it out"
         return None
 
-    def run(self, record, x, *arguments):
+    def run(self, record, x):
         self.uses += 1
         return Recorded.apply(self, record, x, self.module.weight, None)
 

@@ -23,7 +23,7 @@ class Normalisation(Layer):
             return None if tracks else "it has no running statistics, so that it mixes the batch"
         return "track_running_stats would release statistics without noise" if tracks else None
 
-    def run(self, record, x, *arguments):
+    def run(self, record, x):
         module = self.module
         self.uses += 1
         # normalisation in the parameters' precision, as autocast has it; of anything but contiguous

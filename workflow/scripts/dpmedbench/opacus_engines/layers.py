@@ -7,6 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from dpmedbench.errors import UserError
+from dpmedbench.privacy import mixing
 
 EXPANDED = frozenset(
     {
@@ -86,7 +87,9 @@ def _refusal(layer: nn.Module, mode: str) -> str | None:
     from opacus.validators import ModuleValidator
 
     trainable = any(p.requires_grad for p in layer.parameters(recurse=False))
-    if isinstance(layer, _BatchNorm) and (trainable or layer.training):
+    if problem := mixing.problem(layer):
+        return f"it {problem}"
+    if isinstance(layer, _BatchNorm) and trainable:
         return "batch normalisation mixes the records of a batch; use GroupNorm"
     if getattr(layer, "inplace", False) and mode != "ew":
         return "it overwrites the output of a layer that Opacus watches; set inplace=False"

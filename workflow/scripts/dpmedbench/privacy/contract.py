@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dpmedbench.errors import UserError
+from dpmedbench.privacy import mixing
 from dpmedbench.privacy.plan import PrivacyPlan
 from dpmedbench.privacy.sampling import SAMPLERS
 
@@ -53,13 +54,9 @@ class ContractMonitor:
                 f"privacy contract: the plan is for {plan.num_records} training records, found "
                 f"{num_records}; the sample rate and epsilon would be wrong"
             )
-        for name, module in model.named_modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
-                raise ContractBroken(
-                    f"privacy contract: layer {name} is BatchNorm in training mode, which mixes "
-                    "the records of a batch; use GroupNorm"
-                )
         self.plan = plan
+        self._mixing = mixing.candidates(model)
+        self._check_layers()
         self.every = every
         self.trainable = {
             id(parameter): name
@@ -74,6 +71,7 @@ class ContractMonitor:
         """Record one logical batch, drawn by `sampler`."""
         plan, observed = self.plan, self.observed
         self._check_sampler(sampler)
+        self._check_layers()
         self._batch = len(indices)
         counts = torch.bincount(indices, minlength=plan.num_records)
         if self._batch and counts.max() > 1:
@@ -93,6 +91,12 @@ class ContractMonitor:
         self._seen += counts
         if observed.batches % plan.steps_per_epoch == 0:
             self._end_epoch()
+
+    def _check_layers(self) -> None:
+        """No layer may mix records; looked at in every step, since train() and eval() change it."""
+        for name, layer in self._mixing.items():
+            if problem := mixing.problem(layer):
+                raise ContractBroken(f"privacy contract: layer {name} {problem}")
 
     def _check_sampler(self, sampler) -> None:
         plan, wanted = self.plan, SAMPLERS[self.plan.sampling]
