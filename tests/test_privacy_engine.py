@@ -34,7 +34,7 @@ def private(model=None, criterion=None, lr=1.0, batch_size=8, records=24, engine
     arguments = {"noise_multiplier": 0.0, "max_grad_norm": 0.5, "seed": 3} | options
     return (engine or PrivacyEngine()).make_private(
         module=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=lr),
+        optimizer=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=lr),
         criterion=criterion or nn.CrossEntropyLoss(),
         data_loader=loader,
         **arguments,
@@ -42,7 +42,9 @@ def private(model=None, criterion=None, lr=1.0, batch_size=8, records=24, engine
 
 
 def step(model, optimizer, criterion, batches):
-    """What one step takes from the weights."""
+    """What one step takes from the weights, on the parts of one batch."""
+    batches = list(batches)
+    criterion.ledger.drew(sum(len(x) for x, _ in batches))
     before = [p.detach().clone() for p in model.parameters()]
     for x, y in batches:
         criterion(model(x), y).backward()
@@ -185,6 +187,137 @@ def test_the_optimizer_must_hold_just_what_is_trained():
     more = [*model.parameters(), nn.Parameter(torch.ones(1))]
     with pytest.raises(UserError, match="optimizer: 1 of its parameters are no trainable ones"):
         PrivacyEngine().make_private(optimizer=torch.optim.SGD(more, lr=0.1), **arguments)
+
+
+def test_two_batches_in_one_step_are_refused():
+    """Epsilon is of one batch a step: accumulated, skipped or cleared in between."""
+    model, optimizer, criterion, loader = private()
+    batches = iter(loader)
+    images, labels = next(batches)
+    criterion(model(images), labels).backward()
+    optimizer.zero_grad()
+    images, labels = next(batches)
+    with pytest.raises(UserError, match="of an earlier batch that no step has released"):
+        criterion(model(images), labels).backward()
+
+
+def test_a_record_twice_in_one_step_is_refused():
+    model, _, criterion, loader = private()
+    images, labels = next(iter(loader))
+    criterion(model(images), labels).backward()
+    with pytest.raises(UserError, match=r"gradients of \d+ records for a batch of \d+"):
+        criterion(model(images), labels).backward()
+
+
+def test_batches_from_elsewhere_are_refused():
+    model, _, criterion, _ = private()
+    images, labels = data()
+    with pytest.raises(UserError, match="found no batch of the private loader"):
+        criterion(model(images), labels).backward()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_that_was_only_looked_at_does_not_count(workers):
+    images, labels = data()
+    model = network()
+    engine = PrivacyEngine(accountant="rdp")
+    model, optimizer, criterion, loader = engine.make_private(
+        module=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
+        criterion=nn.CrossEntropyLoss(),
+        data_loader=DataLoader(TensorDataset(images, labels), batch_size=8, num_workers=workers),
+        noise_multiplier=1.0,
+        max_grad_norm=0.5,
+        seed=3,
+    )
+    next(iter(loader))
+    for images, labels in loader:
+        for x, y in zip(images.split(3), labels.split(3), strict=True):
+            criterion(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert engine.steps == 3
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_what_is_frozen_stays_so(trainable):
+    model = network()
+    model[0].requires_grad_(not trainable)
+    _, optimizer, criterion, _ = private(model)
+    model[0].requires_grad_(trainable)
+    if trainable:
+        optimizer.add_param_group({"params": model[0].parameters()})
+    with pytest.raises(UserError, match="module: found parameters that were frozen or unfrozen"):
+        step(model, optimizer, criterion, [data(8)])
+
+
+def test_a_gradient_that_is_not_finite_is_told():
+    model, optimizer, criterion, _ = private(noise_multiplier=1.0)
+    images, labels = data(8)
+    images[3, 0, 0, 0] = torch.inf
+    with pytest.raises(UserError, match="found 1 records whose gradient is not finite"):
+        step(model, optimizer, criterion, [(images, labels)])
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+class Half(torch.utils.data.Sampler):
+    def __iter__(self):
+        return iter(range(12))
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [Half(), torch.utils.data.RandomSampler(range(24), replacement=True)],
+)
+def test_a_sampler_that_leaves_records_out_is_refused(sampler):
+    model = network()
+    with pytest.raises(UserError, match=f"data_loader: found {type(sampler).__name__}, which does"):
+        PrivacyEngine().make_private(
+            module=model,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            criterion=nn.CrossEntropyLoss(),
+            data_loader=DataLoader(TensorDataset(*data()), batch_size=8, sampler=sampler),
+            noise_multiplier=1.0,
+            max_grad_norm=1.0,
+        )
+
+
+def test_a_run_goes_on_from_its_state():
+    """Epsilon counts all steps, and no noise comes twice."""
+
+    def made():
+        engine = PrivacyEngine(accountant="rdp")
+        return engine, private(engine=engine, noise_multiplier=1.0)
+
+    def train(model, optimizer, criterion, loader):
+        for images, labels in loader:
+            step(model, optimizer, criterion, [(images, labels)])
+
+    engine, whole = made()
+    train(*whole)
+    half, state = [p.detach().clone() for p in whole[0].parameters()], engine.state_dict()
+    train(*whole)
+    resumed, again = made()
+    resumed.load_state_dict(state)
+    with torch.no_grad():
+        for parameter, value in zip(again[0].parameters(), half, strict=True):
+            parameter.copy_(value)
+    train(*again)
+    assert resumed.steps == engine.steps == 6
+    assert resumed.get_epsilon(1e-3) == engine.get_epsilon(1e-3)
+    for one, other in zip(whole[0].parameters(), again[0].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    other = PrivacyEngine()
+    private(engine=other, noise_multiplier=2.0)
+    with pytest.raises(UserError, match="state: found noise_multiplier 1, expected 2"):
+        other.load_state_dict(state)
+
+
+def test_no_noise_is_calibrated_to_an_approximation():
+    with pytest.raises(UserError, match="accountant: found gdp, an approximation"):
+        PrivacyEngine(accountant="gdp").make_private_with_epsilon(
+            target_epsilon=4.0, target_delta=1e-3, epochs=2, data_loader=None
+        )
 
 
 def test_an_engine_serves_one_run():

@@ -153,7 +153,8 @@ class BookKeeper:
             return
         self._proving = True
         try:
-            torch.autograd.grad(losses[0], self.parameters, retain_graph=True, allow_unused=True)
+            trained = [p for p in self.parameters if p.requires_grad]
+            torch.autograd.grad(losses[0], trained, retain_graph=True, allow_unused=True)
         finally:
             self._proving = False
         self._proven = True

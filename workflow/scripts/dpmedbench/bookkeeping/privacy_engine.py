@@ -13,22 +13,21 @@ optimizer.zero_grad()`.
 from __future__ import annotations
 
 import copy
-import functools
 import math
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
 from dpmedbench.bookkeeping.engine import BookKeeper
+from dpmedbench.bookkeeping.poisson_loader import Ledger, PoissonLoader, sizes
 from dpmedbench.errors import UserError
 from dpmedbench.optimization import stream_seed
 from dpmedbench.privacy import accounting
 from dpmedbench.privacy.plan import thresholds
 from dpmedbench.privacy.randomness import Randomness, Secure, Seeded
-from dpmedbench.privacy.sampling import PoissonSampler
 
 REDUCTIONS = ("mean", "sum")
 
@@ -36,11 +35,12 @@ REDUCTIONS = ("mean", "sum")
 class PrivacyEngine:
     """Makes a model, its optimiser, criterion and loader private, and says what it cost.
 
-    One engine serves one training run. Neighbouring data sets differ by one record added or
-    removed; batches are Poisson samples.
+    One engine serves one training run, which a new one continues from `state_dict`. Neighbouring
+    data sets differ by one record added or removed; batches are Poisson samples, and a step
+    releases one of them.
 
     Args:
-        accountant: "prv", "rdp", "pld" or "gdp" (an approximation).
+        accountant: "prv", "rdp", "pld" or "gdp" (an approximation, which may be too small).
         secure_rng: draw batches and noise from a cryptographic generator with a key of the
             operating system; see `privacy.randomness.Secure` for what that does not give.
     """
@@ -54,6 +54,7 @@ class PrivacyEngine:
         self.accountant, self.secure_rng = accountant, secure_rng
         self.noise_multiplier = self.sample_rate = math.nan
         self.steps = 0
+        self._normals: Randomness | None = None
 
     def make_private(
         self,
@@ -75,7 +76,8 @@ class PrivacyEngine:
         Args:
             criterion: a loss of torch with a `reduction`, or any function of (outputs, targets)
                 that gives (B,), one loss a sample.
-            data_loader: its dataset and batch_size are taken: q = batch_size / len(dataset).
+            data_loader: its dataset and batch_size are taken: q = batch_size / len(dataset). It
+                must draw from the whole dataset.
             noise_multiplier: sigma >= 0; 0 is not private, and get_epsilon says so.
             max_grad_norm: R > 0, shared out as R / sqrt(L) among L tensors for per_layer; or a
                 list, one for each trainable tensor.
@@ -84,14 +86,15 @@ class PrivacyEngine:
             loss_reduction: "mean" divides updates by the expected batch size, "sum" does not. It
                 must be the criterion's.
             grad_sample_mode: one of bookkeeping.MODES.
-            seed: of batches and noise, for research; None: from the operating system.
+            seed: of batches and noise, for research; None: from the operating system, of which
+                torch's generator on the CPU takes 32 bits. `secure_rng` is for release.
 
         Raises:
             UserError: for what cannot be made private, naming it.
         """
         if not math.isnan(self.noise_multiplier):
             raise UserError("PrivacyEngine: found one already in use; make one for each run")
-        size, records = _sizes(data_loader)
+        size, records = sizes(data_loader)
         private_criterion = PrivateCriterion(criterion, loss_reduction)
         book = BookKeeper(
             module,
@@ -99,36 +102,41 @@ class PrivacyEngine:
             clipping_function,
             _thresholds(module, max_grad_norm, clipping),
         )
-        _check_parameters(module, optimizer)
-        private_criterion.book = book
+        _check_parameters(module, optimizer, book)
+        ledger = Ledger()
+        private_criterion.book, private_criterion.ledger = book, ledger
         self.noise_multiplier, self.sample_rate = noise_multiplier, size / records
-        seed = secrets.randbits(63) if seed is None else seed
-
-        def source(purpose: str, device: torch.device | str) -> Randomness:
-            return Secure() if self.secure_rng else Seeded(stream_seed(seed, purpose), device)
-
-        @functools.cache
-        def noise() -> Randomness:  # at the first step: until then the model may move
-            return source("noise", book.parameters[0].device)
-
+        self._book = book
+        self._seed = secrets.randbits(63) if seed is None else seed
+        self._draws = self._randomness("sampling", "cpu")
         divisor = size if loss_reduction == "mean" else 1
 
         def release(*_) -> None:
+            _check_parameters(module, optimizer, book)
+            _check_norms(book.norms())
             std = noise_multiplier * math.hypot(*book.thresholds)
             for parameter, total in zip(book.parameters, book.sums(), strict=True):
-                drawn = noise().normal(total.shape, total.dtype, total.device)
+                drawn = self._noise().normal(total.shape, total.dtype, total.device)
                 parameter.grad = total.add_(drawn, alpha=std).div_(divisor)
+            ledger.released()
             self.steps += 1
 
         optimizer.register_step_pre_hook(release)
-        loader = _poisson_loader(data_loader, source("sampling", "cpu"))
-        return module, optimizer, private_criterion, loader
+        return module, optimizer, private_criterion, PoissonLoader(data_loader, self._draws, ledger)
 
     def make_private_with_epsilon(
         self, *, target_epsilon: float, target_delta: float, epochs: int, data_loader, **arguments
     ) -> tuple[nn.Module, torch.optim.Optimizer, PrivateCriterion, DataLoader]:
-        """As `make_private`, with the noise that spends `target_epsilon` in `epochs` epochs."""
-        size, records = _sizes(data_loader)
+        """As `make_private`, with the noise that spends `target_epsilon` in `epochs` epochs.
+
+        UserError also with accountant gdp, which gives no bound to calibrate to.
+        """
+        if self.accountant == "gdp":
+            raise UserError(
+                "accountant: found gdp, an approximation that may be below what is spent, expected "
+                "prv, rdp or pld for a target_epsilon"
+            )
+        size, records = sizes(data_loader)
         history = ((1.0, epochs * math.ceil(records / size)),)
         try:
             sigma = accounting.calibrate(
@@ -146,6 +154,45 @@ class PrivacyEngine:
             return math.inf
         history = ((self.noise_multiplier, self.steps),)
         return accounting.epsilon(self.accountant, history, self.sample_rate, delta)
+
+    def state_dict(self) -> dict:
+        """What a run must know to go on, beside the states of model and optimiser.
+
+        Without it epsilon would count the steps since the restart only, and a seeded run would
+        draw its noise again. Of secure generators nothing is kept: they draw a new key.
+        """
+        return {
+            "steps": self.steps,
+            "noise_multiplier": self.noise_multiplier,
+            "sample_rate": self.sample_rate,
+            "sampling": self._draws.state(),
+            "noise": self._noise().state(),
+            "ways": self._book.state(),
+        }
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Go on from `state`; after `make_private` with the noise and sample rate it had."""
+        for key in ("noise_multiplier", "sample_rate"):
+            if state[key] != getattr(self, key):
+                raise UserError(
+                    f"state: found {key} {state[key]:g}, expected {getattr(self, key):g} as given "
+                    "to make_private; a run goes on as it began"
+                )
+        self.steps = state["steps"]
+        self._draws.restore(state["sampling"])
+        self._noise().restore(state["noise"])
+        self._book.restore(state["ways"])
+
+    def _noise(self) -> Randomness:
+        """The generator of the noise, made at the first step: until then the model may move."""
+        if self._normals is None:
+            self._normals = self._randomness("noise", self._book.parameters[0].device)
+        return self._normals
+
+    def _randomness(self, purpose: str, device: torch.device | str) -> Randomness:
+        if self.secure_rng:
+            return Secure()
+        return Seeded(stream_seed(self._seed, purpose), device)
 
 
 class PrivateCriterion:
@@ -167,6 +214,7 @@ class PrivateCriterion:
             )
         self.reduction = loss_reduction
         self.book: BookKeeper | None = None
+        self.ledger: Ledger | None = None
         self._each = criterion
         if own is not None:
             self._each = copy.copy(criterion)
@@ -183,17 +231,18 @@ class PrivateCriterion:
             total = losses.flatten(1).sum(1)
             mean = self.reduction == "mean"
             losses = total / counted.flatten(1).sum(1).clamp(min=1) if mean else total
-        return PrivateLoss(self.book, losses, self.reduction)
+        return PrivateLoss(self.book, self.ledger, losses, self.reduction)
 
 
 class PrivateLoss:
     """The losses of a physical batch (B,); `backward` may be called once."""
 
-    def __init__(self, book: BookKeeper, losses: torch.Tensor, reduction: str):
-        self.book, self.losses, self.reduction = book, losses, reduction
+    def __init__(self, book: BookKeeper, ledger: Ledger, losses: torch.Tensor, reduction: str):
+        self.book, self.ledger, self.losses, self.reduction = book, ledger, losses, reduction
 
     def backward(self) -> None:
         """Clip the gradient of each sample and add it to the sums of the next step."""
+        self.ledger.used(len(self.losses) if self.losses.ndim else 1)
         self.book.backward(self.losses)
 
     def detach(self) -> torch.Tensor:
@@ -204,45 +253,6 @@ class PrivateLoss:
     def item(self) -> float:
         """The reduced loss as a number."""
         return self.detach().item()
-
-
-class _PoissonBatches:
-    """The batches of an epoch, as a loader takes them; `size` of `records` on average."""
-
-    def __init__(self, records: int, size: int, draws: Randomness):
-        self.sampler = PoissonSampler(records, size / records, draws)
-        self.steps = math.ceil(records / size)
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return (batch.tolist() for batch in self.sampler.epoch(self.steps))
-
-
-def _poisson_loader(loader: DataLoader, draws: Randomness) -> DataLoader:
-    """`loader` with Poisson batches, empty ones included."""
-    from opacus.data_loader import wrap_collate_with_empty
-
-    collate = wrap_collate_with_empty(collate_fn=loader.collate_fn)
-    collate([loader.dataset[0]])  # it learns the form of a batch from the first that it sees
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=_PoissonBatches(len(loader.dataset), loader.batch_size, draws),
-        collate_fn=collate,
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-    )
-
-
-def _sizes(loader: DataLoader) -> tuple[int, int]:
-    """Expected batch size and number of records."""
-    size, records = loader.batch_size, len(loader.dataset)
-    if size is None or not 1 <= size <= records:
-        raise UserError(
-            f"data_loader: found batch_size {size} for {records} records, expected 1 to {records}"
-        )
-    return size, records
 
 
 def _thresholds(module, max_grad_norm, clipping) -> tuple[float, ...]:
@@ -259,10 +269,17 @@ def _thresholds(module, max_grad_norm, clipping) -> tuple[float, ...]:
     return thresholds(max_grad_norm, clipping, "scaled", tensors)
 
 
-def _check_parameters(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Every trainable parameter must be in the optimiser, and nothing else."""
+def _check_parameters(
+    module: nn.Module, optimizer: torch.optim.Optimizer, book: BookKeeper
+) -> None:
+    """What is trained must be what is clipped: in the book, and in the optimiser nothing else."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     own = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
+    if own.keys() != {id(p) for p in book.parameters}:
+        raise UserError(
+            "module: found parameters that were frozen or unfrozen after make_private, which it "
+            "would not clip; freeze before, and make another engine for what is trained later"
+        )
     if held != own.keys():
         left = sorted(name for key, name in own.items() if key not in held)
         problem = (
@@ -271,3 +288,13 @@ def _check_parameters(module: nn.Module, optimizer: torch.optim.Optimizer) -> No
             else f"{len(held - own.keys())} of its parameters are no trainable ones of the module"
         )
         raise UserError(f"optimizer: {problem}; make it over the module's trainable parameters")
+
+
+def _check_norms(norms: torch.Tensor | None) -> None:
+    """No factor clips a gradient that is not finite."""
+    if norms is not None and not norms.isfinite().all():
+        raise UserError(
+            f"optimizer.step(): found {int((~norms.isfinite()).any(1).sum())} records whose "
+            "gradient is not finite, which cannot be clipped; look for such values in the images, "
+            "or lower the learning rate"
+        )

@@ -1,0 +1,131 @@
+"""Poisson batches as a DataLoader gives them, and the account of which were used."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
+
+from dpmedbench.errors import UserError
+from dpmedbench.privacy.randomness import Randomness
+from dpmedbench.privacy.sampling import PoissonSampler
+
+
+class Ledger:
+    """Sees to it that a step releases one batch of the private loader, each record once.
+
+    Epsilon is of one batch a step: two in one step, or a record twice, would move an update by
+    more than the threshold.
+    """
+
+    def __init__(self):
+        self._drawn, self._size = 0, 0  # number of the last batch, and how many records it has
+        self._waiting, self._records = 0, 0  # batch whose gradients no step has released yet
+
+    def drew(self, size: int) -> None:
+        """The loader has given a batch of `size` records."""
+        self._drawn, self._size = self._drawn + 1, size
+
+    def used(self, records: int) -> None:
+        """Gradients of `records` records come in. UserError where a step may not release them."""
+        if not self._drawn:
+            raise UserError(
+                "loss.backward(): found no batch of the private loader, expected its batches; "
+                "train on the loader that make_private gave"
+            )
+        if self._waiting not in (0, self._drawn):
+            raise UserError(
+                "loss.backward(): found gradients of an earlier batch that no step has released, "
+                "expected optimizer.step() after every batch; for more records in a step raise "
+                "batch_size and call backward for parts of the batch"
+            )
+        self._waiting = self._drawn
+        self._records += records
+        if self._records > self._size:
+            raise UserError(
+                f"loss.backward(): found gradients of {self._records} records for a batch of "
+                f"{self._size}, expected each record once; call backward once for each part of a "
+                "batch of the private loader"
+            )
+
+    def released(self) -> None:
+        """A step has released what came in."""
+        self._waiting = self._records = 0
+
+
+class PoissonLoader(DataLoader):
+    """The dataset of `loader` in Poisson batches, empty ones included.
+
+    On average they are of the loader's batch_size. `ledger` hears of each batch that is given.
+    """
+
+    def __init__(self, loader: DataLoader, draws: Randomness, ledger: Ledger):
+        from opacus.data_loader import wrap_collate_with_empty
+
+        collate = wrap_collate_with_empty(collate_fn=loader.collate_fn)
+        collate([loader.dataset[0]])  # it learns the form of a batch from the first that it sees
+        super().__init__(
+            loader.dataset,
+            batch_sampler=_Batches(*sizes(loader), draws),
+            collate_fn=collate,
+            num_workers=loader.num_workers,
+            pin_memory=loader.pin_memory,
+        )
+        self.ledger = ledger
+
+    def __iter__(self) -> Iterator:
+        batches = super().__iter__()
+        found = self.batch_sampler.sizes
+        for batch in batches:
+            self.ledger.drew(found.popleft())
+            yield batch
+
+
+class _Batches:
+    """The indices of an epoch; `sizes` of those that were drawn and not yet given."""
+
+    def __init__(self, size: int, records: int, draws: Randomness):
+        self.sampler = PoissonSampler(records, size / records, draws)
+        self.steps = math.ceil(records / size)
+        self.sizes: deque[int] = deque()
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        self.sizes = deque()  # of each epoch its own: a loader draws ahead
+        return self._epoch(self.sizes)
+
+    def _epoch(self, drawn: deque[int]) -> Iterator[list[int]]:
+        for batch in self.sampler.epoch(self.steps):
+            drawn.append(len(batch))
+            yield batch.tolist()
+
+
+def sizes(loader: DataLoader) -> tuple[int, int]:
+    """Expected batch size and number of records of a loader.
+
+    UserError where it is not one that draws from the whole of a dataset of known length.
+    """
+    if isinstance(loader.dataset, IterableDataset):
+        raise UserError(
+            "data_loader: found an IterableDataset, expected one with a length, of which any "
+            "record may be drawn"
+        )
+    sampler, size, records = loader.sampler, loader.batch_size, len(loader.dataset)
+    if size is None or not 1 <= size <= records:
+        raise UserError(
+            f"data_loader: found batch_size {size} for {records} records, expected 1 to {records}"
+        )
+    whole = type(sampler) is SequentialSampler or (
+        type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == records
+    )
+    if not whole:
+        raise UserError(
+            f"data_loader: found {type(sampler).__name__}, which does not give each record once; "
+            "batches are drawn anew from the whole dataset: make it a torch.utils.data.Subset of "
+            "what is to be trained on, and leave the sampler out"
+        )
+    return size, records
