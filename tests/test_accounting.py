@@ -287,3 +287,11 @@ def test_calibration_refuses_what_no_noise_can_give():
 
 def test_calibration_does_not_go_below_a_tenth():
     assert accounting.calibrate(200.0, "pld", ((1.0, 1),), 1.0, DELTA) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("sigma", "rate"), [(2.0, 0.3), (0.5, 0.01)])
+@pytest.mark.parametrize("delta", [1e-9, 1e-11, 1e-13])
+def test_prv_stays_a_bound_where_delta_is_tiny(sigma, rate, delta):
+    """Rounding in its Fourier transforms took it below the truth from 1e-12 on."""
+    prv, pld = (epsilon(name, sigma, rate, 5000, delta) for name in ("prv", "pld"))
+    assert prv >= pld * (1 - 5e-3)

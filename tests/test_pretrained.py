@@ -63,6 +63,17 @@ def build(channels: int, classes: int, file: Path, **options: object) -> torch.n
     )
 
 
+def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
+    """The same path with other weights in it is another start."""
+    path = tmp_path / "weights.pth"
+    digests = []
+    for content in (b"a", b"b"):
+        path.write_bytes(content)
+        digests.append(pretrained.digest({"weights_file": str(path)}))
+    assert len(set(digests)) == 2
+    assert pretrained.digest({"network": "unet"}) is None
+
+
 def test_the_layout_is_that_of_torchvision() -> None:
     """Its 62 parameters and 40 statistics, and ours: the same, the statistics where frozen."""
     shapes = layout()

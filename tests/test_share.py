@@ -15,21 +15,23 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from dpmedbench import disclosure, share, tables
+from dpmedbench import disclosure, pretrained, share, tables
 from dpmedbench.errors import UserError
 
 PATIENT = "Jane Roe-4711"
 SETTINGS = {
-    "model": {"network": "unet", "weights_file": f"/data/{PATIENT}/weights.pth"},
+    "model": {"network": "unet", "weights_file": f"/data/{PATIENT}/{pretrained.OFFICIAL.filename}"},
     "mechanism": {"engine": "opacus"},
-    "privacy": {"secure_rng": True},
+    "privacy": {"secure_rng": True, "accountant": "prv", "sampling": "poisson"},
     "training": {"selection": "last"},
 }
 KEPT = {
     "ordinary": {"mechanism": {"engine": "none"}},
     "on_noise": {"mechanism": {"engine": "local"}},
     "chosen": {"training": {"selection": "best_validation"}},
-    "seeded": {"privacy": {"secure_rng": False}},
+    "seeded": {"privacy": SETTINGS["privacy"] | {"secure_rng": False}},
+    "approximate": {"privacy": SETTINGS["privacy"] | {"accountant": "gdp"}},
+    "warm": {"model": {"network": "resnet18", "weights_file": f"/data/{PATIENT}/weights.pth"}},
 }
 PRIVATE = "duke/unet/private/sigma1/fold0/seed0"
 
@@ -107,7 +109,7 @@ def test_only_what_is_named_leaves_and_no_patient_is_in_it(study, tmp_path):
         for name in ("model.safetensors", "privacy.json", "manifest.json")
     }
     for name, content in found.items():
-        for secret in (PATIENT, "Subject_", "d1ge57", str(tmp_path), "weights.pth"):
+        for secret in (PATIENT, "Subject_", "d1ge57", str(tmp_path), "weights.pth", "resnet18-"):
             assert secret not in name
             assert secret.encode() not in content, name
     promise = json.loads(found[f"models/{PRIVATE}/privacy.json"])
@@ -134,6 +136,8 @@ def test_the_scores_say_what_covers_whom(study, tmp_path):
     assert told["on_noise", "dice"].endswith("not on their labels")
     assert told["chosen", "dice"].endswith("validation patients")
     assert told["seeded", "dice"].endswith("whoever knows the seed can take it off")
+    assert told["approximate", "dice"].endswith("may be below what was spent")
+    assert told["warm", "dice"].endswith("weights_file, which may have seen the patients")
     assert set(rows.xs("dice", level=1)["test_patients"]) == {"not covered"}
 
 
@@ -201,10 +205,25 @@ def test_a_missing_cell_is_one_sentence_and_no_file(study, tmp_path):
     assert not (tmp_path / "share.zip").exists()
 
 
+def test_the_readme_adds_up_datasets_that_may_be_of_the_same_patients():
+    promise = {"unit": "image", "neighbouring": "add_remove", "accountant": "prv", "study": "s"}
+    promise |= {"epsilon": 2.0, "delta": 1e-5}
+    cells = {
+        name: {"why": None, "privacy": promise | {"dataset": name}} for name in ("duke", "small")
+    }
+    text = share._readme(cells, 0, False)
+    assert "same patients: at most epsilon 4 at delta 2e-05" in text
+
+
+def test_a_shuffled_epoch_has_no_approximation():
+    private = SETTINGS["privacy"] | {"accountant": "gdp", "sampling": "shuffled"}
+    assert disclosure.uncovered(SETTINGS | {"privacy": private}, 3.0) is None
+
+
 def test_the_manifest_says_of_every_file_what_covers_it():
     assert disclosure.note(SETTINGS, 3.0)["model.safetensors"].startswith("covered by epsilon 3")
-    for change in KEPT.values():
-        note = disclosure.note(SETTINGS | change, None)
+    for name, change in KEPT.items():
+        note = disclosure.note(SETTINGS | change, None if name == "ordinary" else 3.0)
         assert note["model.safetensors"].startswith("not covered: ")
     named = " ".join(disclosure.note(SETTINGS, 3.0))
     for name in ("history", "scores", "masks", "predictions", "privacy", "cost", "manifest"):

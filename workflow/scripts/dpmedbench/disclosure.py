@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from dpmedbench import mechanisms
+from dpmedbench import mechanisms, pretrained
+from dpmedbench.privacy import accounting
 
 MODEL = "model.safetensors"
 FILES = {
@@ -32,9 +33,14 @@ def uncovered(settings: Mapping, epsilon: float | None) -> str | None:
         return "the noise is on the images it was trained on, not on their labels"
     if epsilon is None or not math.isfinite(epsilon):
         return "it is not private"
+    privacy = settings["privacy"]
+    if accounting.approximate(privacy["accountant"], privacy["sampling"]):
+        return "accountant gdp approximates epsilon and may be below what was spent"
+    if not pretrained.is_public(settings["model"]):
+        return "it began with weights of its own weights_file, which may have seen the patients"
     if settings["training"]["selection"] != "last":
         return "its epoch was chosen on validation patients"
-    if not settings["privacy"]["secure_rng"]:
+    if not privacy["secure_rng"]:
         return "its noise comes from a seed, and whoever knows the seed can take it off"
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,22 @@ OFFICIAL = Download(
     sha256="f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
 )
 PATH = f"resources/weights/{OFFICIAL.filename}"
-
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def is_public(model: Mapping) -> bool:
+    """Whether the weights that `model`, a section of the settings, begins with saw no patient.
+
+    They are random or the official ones: a file of the official name is held against its SHA-256.
+    """
+    given = model.get("weights_file")
+    return given is None or Path(given).name == OFFICIAL.filename
+
+
+def digest(model: Mapping) -> str | None:
+    """SHA-256 of the file that `model` names as its weights; None where it names none."""
+    given = model.get("weights_file")
+    return None if given is None else sha256(Path(given))
 
 
 def load(network: torch.nn.Module, path: str | Path) -> None:

@@ -84,10 +84,11 @@ def _cell(folder: Path) -> dict:
             f"{folder}: found no finished cell ({error}), expected its files; run the study first"
         ) from error
     settings = manifest["settings"]
+    why = disclosure.uncovered(settings, privacy["epsilon"])
     settings["model"].pop("weights_file", None)  # a path
     return {
         "model": folder / disclosure.MODEL,
-        "why": disclosure.uncovered(settings, privacy["epsilon"]),
+        "why": why,
         "privacy": {name: privacy[name] for name in PROMISE},
         "manifest": {name: manifest[name] for name in ORIGIN},
         "digest": manifest["data"]["digest"],
@@ -157,6 +158,9 @@ def _readme(cells: Mapping[str, dict], held_back: int, patients: bool) -> str:
     for dataset in dict.fromkeys(promise["dataset"] for promise in packed.values()):
         promises = [promise for promise in packed.values() if promise["dataset"] == dataset]
         models.append(f"- {dataset} ({len(promises)}): at most {_together(promises)}")
+    if len({promise["dataset"] for promise in packed.values()}) > 1:
+        together = _together(list(packed.values()))
+        models.append(f"- all, where these datasets are of the same patients: at most {together}")
     home = Counter(cell["why"] for cell in cells.values() if cell["why"])
     home = [f"- weights of cells ({number}): {why};" for why, number in home.items()]
     if held_back:
