@@ -1,10 +1,15 @@
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.0")
 
 if not workflow.overwrite_configfiles:
 
-    configfile: "config/config.yaml"
+    CONFIG = Path("config/config.yaml")
+
+    # in another folder, without one of its own, that of this copy
+    configfile: CONFIG if CONFIG.exists() else Path(workflow.basedir, CONFIG)
 
 
 report: "workflow/report/workflow.rst"
@@ -31,7 +36,8 @@ include: "workflow/rules/share.smk"
 
 
 onsuccess:
-    print(f"The report is {RESULTS}/report.html")
+    if any(job.rule is rules.report.rule for job in workflow.dag.jobs):
+        print(f"The report is {RESULTS}/report.html")
 
 
 onerror:

@@ -84,13 +84,13 @@ def stop(timer):
     print(json.dumps(marks))
     sys.exit()
 training_data.load, cost.StepTimer.stop = load, stop
-script, data, splits, settings = sys.argv[1:]
+script, data, splits, settings, execution = sys.argv[1:]
 settings = json.loads(settings)
 snakemake = SimpleNamespace(
     rule="train", log=["train.log"], scriptdir=script.rpartition("/")[0], threads=1, wildcards=None,
     input=SimpleNamespace(data=data, splits=splits, perturbed=[]), output=None,
     params=SimpleNamespace(settings=settings, state="state/start", code=""),
-    resources=SimpleNamespace(cells_per_gpu=1),
+    resources=SimpleNamespace(**json.loads(execution)),
 )
 runpy.run_path(script, {"snakemake": snakemake})
 """
@@ -154,14 +154,14 @@ def start(folder: Path) -> int:
     from dpmedbench.config import load
 
     Checkout(folder)
-    data = ["results/data/phantom_duke.h5", "results/data/phantom_duke.splits.csv"]
+    data = ["results/tiny/data/phantom_duke.h5", "results/tiny/data/phantom_duke.splits.csv"]
     options = ["--cores", "1", "--configfile", "study.yaml"]
     measured([sys.executable, "-m", "snakemake", *data, *options], folder)
     study, over = load(TINY), False
     for cell in cells.cells(study):
         script = folder / "workflow" / "scripts" / "train.py"
-        settings = json.dumps(cells.settings(study, cell))
-        command = ["-c", START, str(script), *data, settings]
+        given = [json.dumps(cells.settings(study, cell)), json.dumps(cells.execution(study))]
+        command = ["-c", START, str(script), *data, *given]
         said, _, _ = measured([sys.executable, *command], folder, script.parent)
         marks, before = json.loads(said.splitlines()[-1]), 0.0
         print(f"{cell.mechanism}, CPU seconds to the first step:")

@@ -89,7 +89,7 @@ def cell_of(network: str, engine: str, data, state: Path, device: str):
         }
     )
     (cell,) = cells.cells(study)
-    return Cell(cells.settings(study, cell), data, state)
+    return Cell(cells.settings(study, cell), cells.execution(study), data, state)
 
 
 LOADER = {"segmentation": "duke", "classification": "chest_xray"}

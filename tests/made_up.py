@@ -333,6 +333,7 @@ def privacy(cell: Cell, epochs: int) -> dict[str, object]:
         }
         | dict.fromkeys(("beta", "epsilon_per_pixel", "epsilon_per_image", "note"))
         | {"sparsification": 0.9 if "sparsi" in cell.mechanism else None}
+        | {"noise_schedule": "constant" if cell.private else None}
     )
 
 

@@ -113,6 +113,7 @@ class Study:
             "support": support.rows(),
             "left_out": {"no such engine": ["duke/unet/fastdp/sigma1/fold0/seed0"]},
             "missing": {},
+            "real": {"duke": "duke", "umn": "umn"},
         }
 
     def render(self, name: str, *outputs: Path) -> None:

@@ -54,7 +54,7 @@ def test_settings_versions_logs_and_results_are_in_it(tmp_path):
         ("'/srv/J. Roe/a.png' is broken", "'<path>' is broken"),
         ('  File "{site}/torch/nn.py", line 3', '  File "site-packages/torch/nn.py", line 3'),
         ('  File "{root}/workflow/scripts/train.py"', '  File "workflow/scripts/train.py"'),
-        ("results/data/duke.h5: 1/3 of /dev/null", "results/data/duke.h5: 1/3 of <path>"),
+        ("results/tiny/data/duke.h5: 1/3 of /dev/null", "results/tiny/data/duke.h5: 1/3 of <path>"),
         ("process 12 on {host}", "process 12 on <host>"),
         ("loss 1e-3/4e-2, validation Dice 0.5", "loss 1e-3/4e-2, validation Dice 0.5"),
     ],

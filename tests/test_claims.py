@@ -24,6 +24,7 @@ WAYS = {
     "local": {"engine": "local", "mode": "laplace"},
     "scalar": {"engine": "local", "mode": "scalar_per_image"},
 }
+COUNTS = {"images": 1, "present": 1, **dict.fromkeys(evaluation.DISTANCES.values(), 0)}
 METRICS = (
     *("train_loss", "val_loss", "mean_val_loss", "train_accuracy", "val_pixel_accuracy"),
     *("step_seconds", "epoch_seconds", "peak_bytes"),
@@ -43,12 +44,14 @@ def cell(way, run, level=None, model="unet", dataset="duke", **values):
     }
     traits = dict.fromkeys(results.TRAITS, "none")
     traits |= {"sparsification": math.nan, "target_epsilon": math.nan, "beta": math.nan}
-    traits["noise_multiplier"] = 0.0
+    traits |= {"noise_multiplier": 0.0, "noise_schedule": None}
     if level is not None:
         traits["beta" if label == "beta" else "noise_multiplier"] = level
     private = label == "sigma" and level is not None
+    traits["noise_schedule"] = "constant" if private else None
     numbers = dict.fromkeys(METRICS, 1.0)
     numbers |= {"epsilon": 10.0 if private else math.inf, "epochs": 100, "batch_size": 10}
+    numbers["device"] = "made-up device"
     return place | traits | WAYS[way] | numbers | values
 
 
@@ -61,8 +64,7 @@ def made(cells, scores=None, classified=False):
             if not classified:
                 dice = dict.fromkeys(evaluation.SEGMENTED, score + 0.01 * (patient % 3 - 1))
                 segmented += [
-                    place | {"patient": f"p{patient}", "class": c, "images": 1} | dice
-                    for c in range(2)
+                    place | {"patient": f"p{patient}", "class": c} | dice | COUNTS for c in range(2)
                 ]
                 continue
             for image in range(10):
@@ -278,12 +280,17 @@ BY_ID = {claim.id: claim for claim in claims.CLAIMS}
         (WAYS["sparsified"], {"sparsified"}),
         (WAYS["local"], {"local"}),
         (WAYS["scalar"], set()),
+        *(
+            (WAYS[way] | {"noise_schedule": "linear"}, set())
+            for way in ("opacus", "book_keeping", "automatic", "sparsified")
+        ),
     ],
 )
 def test_ways_are_told_apart_by_what_they_are(traits, expected):
     cells = pd.DataFrame([cell("ordinary", 0) | {"mode": "autograd"} | traits])
     select = {name: way for name, way in vars(ways).items() if inspect.isfunction(way)}
-    del select["_dense"]
+    for name in ("_dense", "_steady", "with_noise"):
+        del select[name]
     assert {name for name, way in select.items() if len(way(cells))} == expected
 
 
@@ -317,6 +324,97 @@ def test_a_claim_without_its_cells_is_not_run(name):
     assert row["verdict"] == NOT_RUN
     assert row["finding"] == ""
     assert math.isnan(row["value"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("bookkeeping.budget", "bookkeeping.time_noise", "bookkeeping.training_loss_noise"),
+        *("bookkeeping.validation_loss_noise", "clipping.budget_complexity"),
+        *("clipping.budget_noise", "local_dp.noise"),
+    ],
+)
+def test_noise_that_follows_from_epsilon_is_no_noise_level(name):
+    """Of one epsilon each fold has a noise of its own, and all epsilons are equal as wanted."""
+    make, supporting, *_ = CASES[name]
+    found = make(lambda run: supporting)
+    calibrated = found.cells.assign(target_epsilon=8.0)
+    given = results.Results(calibrated, found.segmented, found.predicted)
+    assert BY_ID[name].row(given)["verdict"] == NOT_RUN
+
+
+def test_noise_of_a_schedule_is_not_that_of_its_name():
+    make = CASES["bookkeeping.budget"][0]
+    found = make(lambda run: 5.0)
+    private = found.cells["mechanism"] == "way_2"
+    found.cells.loc[private, "noise_schedule"] = "exponential"
+    assert BY_ID["bookkeeping.budget"].row(found)["verdict"] == NOT_RUN
+
+
+TIMED = [
+    *("bookkeeping.time", "engines.time", "engines.memory", "engines.faster", "engines.leaner"),
+    *("engines.opacus_overhead", "clipping.time_nested", "clipping.time_automatic"),
+]
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_times_and_memory_are_compared_on_one_device(name):
+    make, supporting, *_ = CASES[name]
+    found = make(lambda run: supporting)
+    expected = BY_ID[name].row(found)["value"]
+    measured = ["step_seconds", "epoch_seconds", "peak_bytes"]
+    found.cells.loc[found.cells.index[-1], ["device", *measured]] = "another", 99.0, 99.0, 99.0
+    assert BY_ID[name].row(found)["value"] == pytest.approx(expected)
+    found.cells["device"] = [f"device {n}" for n in range(len(found.cells))]
+    assert BY_ID[name].row(found)["verdict"] == NOT_RUN
+
+
+def test_a_slope_of_times_has_a_level_for_each_device():
+    found = CASES["bookkeeping.time_noise"][0](lambda run: 0.0)
+    slow = found.cells["noise_multiplier"] > 0.6
+    found.cells.loc[slow, ["device", "epoch_seconds"]] = "another", 9.0
+    row = BY_ID["bookkeeping.time_noise"].row(found)
+    assert row["value"] == pytest.approx(0, abs=1e-9)
+
+
+def test_patients_of_two_datasets_are_different_ones():
+    names = ("duke", "umn")
+    parts = [on_patients(lambda run: 0.1 * run) for _ in names]
+    for name, part in zip(names, parts, strict=True):
+        part.cells["dataset"] = part.segmented["dataset"] = name
+    ease = parts[0].segmented["patient"].str[1:].astype(int) / 100
+    for part in parts:
+        automatic = part.segmented["mechanism"] == "way_3"
+        part.segmented["dice"] += np.where(automatic, ease, 0)
+    cells, segmented, predicted = (
+        pd.concat([getattr(part, name) for part in parts], ignore_index=True)
+        for name in ("cells", "segmented", "predicted")
+    )
+    one = BY_ID["clipping.utility"].row(results.Results(cells, segmented, predicted))
+    renamed = segmented.assign(patient=segmented["dataset"] + segmented["patient"])
+    other = BY_ID["clipping.utility"].row(results.Results(cells, renamed, predicted))
+    assert (one["low"], one["high"]) == pytest.approx((other["low"], other["high"]), abs=1e-12)
+
+
+def test_a_setting_counts_once_however_many_runs_and_patients_it_has():
+    frame = pd.DataFrame(
+        {"setting": [0, 0, 0, 0, 1], "run": [0, 0, 0, 1, 0], "effect": [1.0, 1, 1, 2, 4.5]}
+    )
+    frame["patient"] = [0, 1, 2, 3, 4]
+    assert base.mean(frame, frame["effect"]).value == pytest.approx(3.0)
+
+
+def test_the_fastest_other_setting_may_be_another_one_in_each_run():
+    """The mean is over the runs, whichever setting was the fastest."""
+    cells = []
+    for run in range(3):
+        same = {"run": run, "model": "nested_unet"}
+        cells.append(cell("ordinary", **same, epoch_seconds=1.0 if run else 9.0))
+        cells.append(cell("automatic", level=0.5, **same, epoch_seconds=2.0))
+        cells.append(cell("automatic", level=1.0, **same, epoch_seconds=4.0))
+    row = BY_ID["clipping.time_automatic"].row(made(cells))
+    assert row["value"] == pytest.approx((2 * 4 * 4) ** (1 / 3))
+    assert "1 setting, 3 runs" in row["finding"]
 
 
 def test_the_table_has_all_claims():

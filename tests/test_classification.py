@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_training import PRIVATE, same_weights
+from test_training import EXECUTION, PRIVATE, same_weights
 from test_training import settings as cell_settings
 
 from dpmedbench import cells, checkpoint, tasks
@@ -233,11 +233,11 @@ def data(records=48, seed=0):
     )
 
 
-def trained(folder, mechanism=None, task=None, **options):
+def trained(folder, mechanism=None, task=None, execution=EXECUTION, **options):
     wanted = cell_settings(mechanism, **options)
     wanted["model"] = {"network": "resnet18", "features": [4, 8], "num_groups": 2}
     wanted["task"] = task or {}
-    cell = Cell(wanted, data(), folder)
+    cell = Cell(wanted, execution, data(), folder)
     cell.run()
     return cell
 
@@ -255,7 +255,8 @@ def test_ordinary_training_learns_and_records_every_part(tmp_path):
 
 def test_accuracy_in_training_is_of_the_logits_that_were_trained_on(tmp_path):
     """With a learning rate of nothing, and no step between, it is that of the weights."""
-    cell = trained(tmp_path, epochs=1, learning_rate=1e-12, physical_batch_size=2)
+    execution = EXECUTION | {"physical_batch_size": 2}
+    cell = trained(tmp_path, execution=execution, epochs=1, learning_rate=1e-12)
     images, labels = cell.data.train
     cell.network.train()
     with torch.no_grad():

@@ -48,6 +48,7 @@ def inputs(tmp_path_factory):
             "support": support.rows(),
             "left_out": {},
             "missing": {},
+            "real": {dataset: dataset},
         }
     return found
 
@@ -147,10 +148,10 @@ def test_a_class_without_test_images_has_no_shares(inputs):
 def test_the_accuracy_table_has_ours_with_intervals_and_the_published_numbers(inputs):
     from dpmedbench import published
 
-    summary = inputs["mixed"]["summary"]
-    figure = figures.draw("accuracy_table", summary=summary)
+    summary, real = inputs["mixed"]["summary"], {"aptos": "aptos"}
+    figure = figures.draw("accuracy_table", summary=summary, real=real)
     shown = [text.get_text() for axes in figure.axes for text in axes.texts]
-    metrics = ("train_accuracy_best", "test_accuracy_best", "accuracy")
+    metrics = ("train_accuracy_best", "test_accuracy_best", "test_accuracy_last")
     rows = summary[summary["metric"].isin(metrics) & (summary["mechanism"] != "constant")]
     assert len(rows) == 2 * 7 * 3
     for row in rows.itertuples():
@@ -161,16 +162,28 @@ def test_the_accuracy_table_has_ours_with_intervals_and_the_published_numbers(in
     for value in aptos["value"]:
         assert f"{100 * value:.2f}" in shown
     assert "in italics: as published" in figure.get_suptitle()
-    said = figures.numbers("accuracy_table", summary=summary)
+    said = figures.numbers("accuracy_table", summary=summary, real=real)
     assert said.startswith("28 numbers have a published one")
 
 
-def test_a_dataset_that_was_not_published_has_no_published_numbers(inputs):
-    summary = inputs["mixed"]["summary"].assign(dataset="phantom_aptos")
+@pytest.mark.parametrize(
+    ("name", "real", "printed"),
+    [
+        ("aptos", {}, False),  # generated
+        ("aptos", {"aptos": "custom"}, False),
+        ("eyes", {"eyes": "aptos"}, True),
+    ],
+)
+def test_published_numbers_stand_beside_the_published_data_whatever_they_are_called(
+    name, real, printed, inputs
+):
+    summary = inputs["mixed"]["summary"].assign(dataset=name)
     summary.attrs = inputs["mixed"]["summary"].attrs
-    figure = figures.draw("accuracy_table", summary=summary)
-    assert "published" not in figure.get_suptitle()
-    assert figures.numbers("accuracy_table", summary=summary) == ""
+    figure = figures.draw("accuracy_table", summary=summary, real=real)
+    assert ("published" in figure.get_suptitle()) == printed
+    said = figures.numbers("accuracy_table", summary=summary, real=real)
+    assert said.startswith("28 numbers") == printed
+    assert bool(said) == printed
 
 
 def test_examples_show_each_class_once_a_column(tmp_path):

@@ -106,4 +106,4 @@ def test_a_classification_alone_needs_no_masks(checkout):
     planned = checkout.would_run()
     checkout.write(MIXED)
     assert planned["train"] == planned["classify"] == 2
-    assert not {"segment", "scans", "preprocess"} & set(planned)
+    assert not {"segment", "scans"} & set(planned)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dpmedbench import comparisons, evaluation, results
+from dpmedbench import comparisons, evaluation, results, statistics
 
 WAYS = [("plain", "none"), ("one", "sigma1"), ("other", "sigma1"), ("one", "sigma2")]
 
@@ -21,13 +21,16 @@ def made(patients=20, runs=3, better=0.1, ways=WAYS, seed=0, dataset="duke"):
             cell = dict(
                 zip(results.CELL, (dataset, "unet", mechanism, privacy, 0, run), strict=True)
             )
-            cells.append(cell | {"step_seconds": 1 + rank + rng.normal(0, 0.01)})
+            seconds = 1 + rank + rng.normal(0, 0.01)
+            cells.append(cell | {"step_seconds": seconds, "device": "made-up device"})
             level = 0.5 + better * rank + ease + rng.normal(0, 0.01, patients)
             for patient in range(patients):
                 for c in range(2):
                     rows.append(
                         cell
-                        | {"predictor": "model", "patient": f"p{patient}", "class": c, "images": 4}
+                        | {"predictor": "model", "patient": f"p{patient}", "class": c}
+                        | {"images": 4, "present": 4}
+                        | dict.fromkeys(evaluation.DISTANCES.values(), 0)
                         | dict.fromkeys(evaluation.SEGMENTED, level[patient])
                     )
     empty = pd.DataFrame(columns=[*results.CELL, "predictor"])
@@ -107,6 +110,70 @@ def test_one_patient_in_several_runs_is_no_single_run():
     assert np.isnan(row["p"])
     assert row["verdict"] == "cannot be separated"
     assert row["note"] == comparisons.FEW
+
+
+def test_a_bound_of_random_flips_is_said_too(monkeypatch):
+    """All flips that are looked at are less: no p of four comparisons is below 0.05."""
+    monkeypatch.setattr(statistics, "FLIPS", 50)
+    row = of(comparisons.table(made(better=0.3)), ("one", "sigma1"))
+    assert row["p"] == pytest.approx(1 / 51)
+    assert row["p_holm"] == pytest.approx(4 / 51)
+    assert (row["verdict"], row["note"]) == ("cannot be separated", comparisons.FEW)
+
+
+def together(*parts):
+    """Results of several datasets as of one study."""
+    frames = zip(*((r.cells, r.segmented, r.predicted) for r in parts), strict=True)
+    return results.Results(*(pd.concat(frame, ignore_index=True) for frame in frames))
+
+
+def test_no_verdict_stands_beside_the_note_that_there_can_be_none():
+    """Holm multiplies the p of few pairs with the comparisons that have no smaller one, and a
+    comparison without p is none."""
+    one_patient = made(1, better=0.3, ways=WAYS[:2], dataset="lonely")
+    few = together(made(6, better=0.3, ways=WAYS[:2]), one_patient)
+    beside = together(made(7, better=0.3, ways=WAYS[:2], dataset="few"), made(20))
+    for found, dataset, p in ((few, "duke", 2**-5), (beside, "few", 2**-6)):
+        frame = comparisons.table(found)
+        row = of(frame[frame["dataset"] == dataset], ("one", "sigma1"))
+        assert row["p_holm"] == pytest.approx(p)
+        assert (row["verdict"], row["note"]) == ("higher", "")
+        assert (frame.loc[frame["note"] != "", "verdict"] == "cannot be separated").all()
+
+
+def test_a_fold_counts_once_however_many_patients_it_tests():
+    """The difference, its interval and its test are of the means that the summary shows."""
+    found = made(patients=10, runs=3, ways=WAYS[:2])
+    number = found.segmented["patient"].str[1:].astype(int)
+    fold = np.select([number < 5, number < 7], [0, 1], 2)
+    tested = found.segmented[found.segmented["seed"] == fold].copy()
+    effect = np.array([-0.1, -0.4, -0.4])[tested["seed"]]
+    for metric in evaluation.SEGMENTED:
+        tested[metric] = 0.5 + np.where(tested["mechanism"] == "one", effect, 0)
+    found = results.Results(found.cells, tested, found.predicted)
+    row = of(comparisons.table(found), ("one", "sigma1"))
+    first, second = (
+        found.tests(cells).scores(np.ones((1, 10)))["dice"].mean() for _, cells in found.settings()
+    )
+    assert row["difference"] == pytest.approx(second - first, abs=1e-12)
+    assert row["difference"] == pytest.approx(-0.3, abs=1e-12)
+    assert row["low"] < -0.3 < row["high"]
+    of_patient = np.repeat([-0.1 / 5, -0.4 / 2, -0.4 / 3], [5, 2, 3])
+    assert row["p"] == statistics.paired_test(of_patient)
+
+
+def test_times_are_compared_on_one_device():
+    found = made()
+    for seed, device in ((1, "another"), (2, "a third")):
+        elsewhere = (found.cells["mechanism"] == "one") & (found.cells["seed"] == seed)
+        found.cells.loc[elsewhere, ["device", "step_seconds"]] = device, 99.0
+    frame = comparisons.table(found)
+    row = of(frame, ("one", "sigma1"), metric="step_seconds")
+    assert (row["runs"], row["verdict"]) == (1, "single runs")
+    assert row["difference"] == pytest.approx(1, abs=0.1)
+    assert of(frame, ("one", "sigma1"))["runs"] == 3
+    found.cells["device"] = found.cells["mechanism"]
+    assert "step_seconds" not in set(comparisons.table(found).query("first == 'plain'")["metric"])
 
 
 def test_holm_counts_all_comparisons_of_the_primary_metric():

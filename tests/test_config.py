@@ -2,12 +2,14 @@
 
 import copy
 import json
+import math
+from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
-from dpmedbench import cells, config, config_files, datasets, mechanisms, models
+from dpmedbench import cells, config, config_files, datasets, mechanisms, models, results
 from dpmedbench.errors import UserError
 
 STUDIES = sorted((config_files.ROOT / "config" / "studies").glob("*.yaml"))
@@ -60,6 +62,14 @@ def changed(*changes):
             r"grids\[0\]: found both noise_multiplier and target_epsilon",
         ),
         ([("grids.0.noise_multiplier", [])], r"mechanism opacus_flat needs noise_multiplier or"),
+        (
+            [
+                ("grids.0.noise_multiplier", []),
+                ("grids.0.target_epsilon", [8]),
+                ("privacy.accountant", "gdp"),
+            ],
+            r"grids\[0\].target_epsilon: found privacy.accountant gdp, an approximation",
+        ),
         ([("grids.0.noise_multiplier", [0])], r"noise_multiplier.0: found 0, input should be gre"),
         ([("grids.0.models", ["resnet"])], r"grids\[0\].models: found 'resnet', allowed are"),
         (
@@ -123,7 +133,36 @@ def changed(*changes):
         ([("datasets.phantom_duke.split.method", "lists")], r"lists goes with method lists"),
         ([("models.unet.num_groups", 3)], r"num_groups 3 does not divide features \[16, 32, 64\]"),
         ([("figures", ["pie"])], r"figures: found \['pie'\], allowed are"),
+        (
+            [("training.epochs", True)],
+            r"training.epochs: found True \(yes, on, .*expected a number",
+        ),
+        ([("grids.0.seeds", [0, False])], r"grids.0.seeds: found False \(yes, .*expected a number"),
+        (
+            [
+                (
+                    "mechanisms.opacus_flat.noise_schedule",
+                    {"kind": "linear", "options": {"final": True}},
+                )
+            ],
+            r"options: found True \(yes, on, true, ... in YAML\), expected a number",
+        ),
+        ([("training.learning_rate", math.inf)], r"found inf, input should be a finite number"),
+        ([("grids.0.noise_multiplier", [math.inf])], r"found inf, input should be a finite number"),
+        ([("training.weight_decay", math.nan)], r"found nan, input should be "),
+        (
+            [("datasets.phantom_duke.source", "path"), ("datasets.phantom_duke.path", "")],
+            r"phantom_duke.path: found '', string should have at least 1 character",
+        ),
+        (
+            [("datasets.phantom_duke.source", "path"), ("datasets.phantom_duke.path", "/a/{b}")],
+            r"phantom_duke.path: found '/a/\{b\}', where Snakemake takes \{ for a wildcard; rename",
+        ),
         ([("study", "a/b")], r"study: found 'a/b'"),
+        (
+            [(f"mechanisms.{results.CONSTANT}", {"engine": "none"})],
+            r"mechanisms: found 'constant', which the tables call the constant predictor; name",
+        ),
     ],
 )
 def test_mistakes_are_named_with_what_is_allowed(changes, sentence):
@@ -193,6 +232,72 @@ def test_several_grids_are_joined_without_repeats():
     assert [cell.privacy for cell in cells.cells(study)] == ["sigma0.5", "sigma1", "eps8"]
 
 
+def test_noise_levels_that_would_share_a_folder_are_refused():
+    grid = DEFAULT["grids"][0]
+    grids = [grid | {"noise_multiplier": [1.0, 2]}, grid | {"noise_multiplier": [1.0000001]}]
+    study = config.load(changed(("grids", grids)))
+    with pytest.raises(
+        UserError, match=r"noise levels 1.0 and 1.0000001, .* phantom_duke/.*sigma1/"
+    ):
+        cells.cells(study)
+
+
+def test_delta_is_of_private_cells_only():
+    study, other = (
+        config.load(changed(("privacy.delta", delta)))
+        for delta in (DEFAULT["privacy"]["delta"], 2e-3)
+    )
+    again = {
+        study.mechanisms[cell.mechanism].engine
+        for cell in cells.cells(study)
+        if cells.settings(study, cell) != cells.settings(other, cell)
+    }
+    assert again == {"opacus", "bookkeeping"}
+
+
+def at(path, optional=False, weights_file=None):
+    """A study whose images and weights lie at some path."""
+    dataset = {"loader": "aptos", "source": "path", "path": str(path), "optional": optional}
+    return config.load(
+        {
+            "study": "s",
+            "datasets": {"mine": dataset},
+            "models": {"resnet18": {"weights": "imagenet", "weights_file": weights_file}},
+            "mechanisms": {"plain": {"engine": "none"}},
+            "grids": [{"datasets": ["mine"], "models": ["resnet18"], "mechanisms": ["plain"]}],
+        }
+    )
+
+
+def test_a_tilde_in_a_path_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    study = at("~/data", weights_file="~/data/none.pth")
+    assert study.datasets["mine"].path == str(tmp_path / "data")
+    with pytest.raises(
+        UserError, match=rf"resnet18.weights_file: found '{tmp_path}/data/none.pth'"
+    ):
+        config.check_paths(study)
+
+
+def test_a_path_with_nothing_there_is_one_sentence(tmp_path):
+    config.check_paths(at(tmp_path))
+    config.check_paths(at(tmp_path / "none", optional=True))
+    with pytest.raises(UserError, match=r"datasets.mine.path: found '.*none', where there is noth"):
+        config.check_paths(at(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_a_path_that_may_not_be_looked_at_is_one_sentence(tmp_path, optional, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    study = at(tmp_path / "closed" / "mine", optional)
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(UserError, match=r"mine.path: .* cannot be looked at \(Permission denied\)"):
+        config.check_paths(study)
+
+
 def test_each_mechanism_may_have_its_own_learning_rate():
     study = config.load(changed(("mechanisms.opacus_flat.learning_rate", 0.123)))
     rates = {
@@ -220,7 +325,8 @@ def test_settings_are_plain_json():
     for cell in cells.cells(study):
         found = cells.settings(study, cell)
         assert json.loads(json.dumps(found)) == found
-        assert found["training"]["physical_batch_size"] == study.training.batch_size
+    assert json.loads(json.dumps(cells.execution(study))) == cells.execution(study)
+    assert cells.execution(study)["physical_batch_size"] == study.training.batch_size
 
 
 # --- generated files ---

@@ -129,13 +129,22 @@ def failing(path, error):
         raise error
 
 
-def test_what_a_killed_process_left_goes(tmp_path):
-    left, other = tmp_path / ".out[1].123.tmp", tmp_path / ".out.123.tmp"
-    left.touch(), other.touch()
+def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_path):
+    here, dead = os.uname().nodename, subprocess.Popen(["true"])
+    dead.wait()
+    gone = [tmp_path / f".out[1].{here}.{dead.pid}.tmp", tmp_path / ".out[1].elsewhere.2.tmp"]
+    stays = [
+        tmp_path / f".out[1].{here}.{os.getppid()}.tmp",
+        tmp_path / ".out[1].elsewhere.1.tmp",
+        tmp_path / f".out.{here}.{dead.pid}.tmp",
+    ]
+    for path in (*gone, *stays):
+        path.touch()
+    os.utime(gone[1], (1, 1))
     with replacing(tmp_path / "out[1]") as temporary:
         temporary.touch()
-    assert not left.exists()
-    assert other.exists()
+    assert not any(path.exists() for path in gone)
+    assert all(path.exists() for path in stays)
 
 
 def test_an_output_is_whole_or_absent(tmp_path):

@@ -24,7 +24,7 @@ def test_who_follows_the_page_gets_what_it_says(tmp_path, page):
     if "python -m pytest" in said:
         assert re.search(r"\.\.+ +\[100%\]", said)
     else:
-        assert (folder / "results" / "data" / "discs.splits.csv").exists()
+        assert (folder / "results" / "discs" / "data" / "discs.splits.csv").exists()
     modules = [name for name in pages.files(page) if name.endswith(".py")]
     assert len(modules) == 1
     pages.run(["ruff", "check", *modules], folder)

@@ -248,8 +248,13 @@ def test_the_holder_is_named_with_its_scheduler_s_job(tmp_path, monkeypatch):
         assert (tmp_path / "a" / "lock").read_text() == name
 
 
-def test_sharing_a_gpu_is_no_reason_to_train_again():
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("cells_per_gpu", 2), ("device", "cuda"), ("checkpoint_every", 7), ("physical_batch_size", 1)],
+)
+def test_how_a_cell_is_executed_is_no_reason_to_train_again(key, value):
     study = config.load(TINY)
-    shared = config.load(TINY | {"training": TINY["training"] | {"cells_per_gpu": 2}})
+    other = config.load(TINY | {"training": TINY["training"] | {key: value}})
     (cell, *_) = cells.cells(study)
-    assert cells.settings(study, cell) == cells.settings(shared, cell)
+    assert cells.settings(study, cell) == cells.settings(other, cell)
+    assert cells.execution(other) == cells.execution(study) | {key: value}

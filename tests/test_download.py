@@ -7,7 +7,9 @@ import hashlib
 import os
 import tarfile
 import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 import requests
 from packing import make_tar, make_zip
 
-from dpmedbench import datasets, download, pretrained
+from dpmedbench import datasets, download, locks, pretrained
 from dpmedbench.datasets.base import Download
 from dpmedbench.errors import UserError
 
@@ -71,6 +73,7 @@ class Plan:
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(download, "PAUSE", 0.001)
+    monkeypatch.setattr(locks, "SECONDS_BETWEEN_TRIES", 0.01)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
@@ -94,13 +97,30 @@ def refused(function, *arguments) -> str:
     return str(caught.value)
 
 
+def seen(folder: Path) -> list[str]:
+    """What there is, but for locks, which stay."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
 def test_a_whole_download(server, tmp_path):
     path = download.fetch(wanted(server, size=len(BODY), sha256=DIGEST), tmp_path / "raw")
     assert path == tmp_path / "raw" / "data.zip"
     assert path.read_bytes() == BODY
-    assert [p.name for p in path.parent.iterdir()] == ["data.zip"]
+    assert seen(path.parent) == ["data.zip"]
     download.fetch(wanted(server, size=len(BODY)), tmp_path / "raw")
     assert server.requests == [None]  # what is there is not fetched again
+
+
+def test_two_datasets_of_one_archive_fetch_it_once(server, tmp_path):
+    lock = tmp_path / ".data.zip.lock"
+    with ThreadPoolExecutor(2) as pool:
+        with locks.held([lock], "a test"):
+            both = [pool.submit(download.fetch, wanted(server), tmp_path) for _ in range(2)]
+            time.sleep(0.1)
+            assert server.requests == []
+        assert {one.result().read_bytes() for one in both} == {BODY}
+    assert server.requests == [None]
+    assert seen(tmp_path) == ["data.zip"]
 
 
 def test_it_goes_on_from_the_part_file(server, tmp_path):
@@ -168,7 +188,7 @@ def test_what_fails_for_good_gets_one_sentence(server, tmp_path):
 def test_wrong_bytes_are_removed_so_that_a_rerun_starts_clean(server, tmp_path, known):
     message = refused(download.fetch, wanted(server, **known), tmp_path)
     assert next(iter(map(str, known.values()))) in message
-    assert not list(tmp_path.iterdir())
+    assert seen(tmp_path) == []
     (tmp_path / "data.zip").write_bytes(b"mine")
     assert str(tmp_path / "data.zip") in refused(
         download.fetch, wanted(server, sha256=DIGEST), tmp_path
@@ -224,9 +244,30 @@ def test_unpacking(tmp_path, make):
     target = tmp_path / "raw" / "duke"
     assert download.unpack(archive, target) == target
     assert content_of(target) == FILES
-    assert [p.name for p in target.parent.iterdir()] == ["duke"]
+    assert seen(target.parent) == ["duke"]
     assert "files in it" in refused(download.unpack, archive, target)
     assert content_of(target) == FILES
+
+
+def test_what_a_killed_job_left_half_unpacked_goes(tmp_path):
+    half = tmp_path / "raw" / ".duke.tmp"
+    half.mkdir(parents=True)
+    (half / "half.mat").touch()
+    download.unpack(make_zip(tmp_path / "a.zip", FILES), tmp_path / "raw" / "duke")
+    assert content_of(tmp_path / "raw" / "duke") == FILES
+    assert seen(tmp_path / "raw") == ["duke"]
+
+
+def test_who_waited_takes_what_another_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "SECONDS_BETWEEN_TRIES", 0.01)
+    archive, target = make_zip(tmp_path / "a.zip", FILES), tmp_path / "raw" / "duke"
+    with ThreadPoolExecutor(1) as pool:
+        with locks.held([tmp_path / "raw" / ".duke.lock"], "a test"):
+            waits = pool.submit(download.unpack, archive, target)
+            time.sleep(0.1)
+            target.mkdir()
+            (target / "other.mat").touch()
+        assert list(content_of(waits.result())) == ["other.mat"]
 
 
 def test_an_empty_folder_may_be_there(tmp_path):
@@ -274,7 +315,7 @@ def test_an_archive_that_unpacks_to_a_thousand_times_its_size_is_refused(
     download.unpack(bomb, tmp_path / "small")  # 20 MiB do no harm
     monkeypatch.setattr(download, "UNPACKED", 1 << 20)
     assert "do not trust" in refused(download.unpack, bomb, tmp_path / "raw" / "x")
-    assert not list((tmp_path / "raw").iterdir())
+    assert seen(tmp_path / "raw") == []
 
 
 def test_damaged_archives_get_one_sentence_and_leave_nothing(tmp_path):
@@ -285,4 +326,4 @@ def test_damaged_archives_get_one_sentence_and_leave_nothing(tmp_path):
             archive = tmp_path / "broken"
             archive.write_bytes(broken)
             assert str(archive) in refused(download.unpack, archive, tmp_path / "raw" / "x")
-            assert not (tmp_path / "raw").exists() or not list((tmp_path / "raw").iterdir())
+            assert seen(tmp_path / "raw") == []

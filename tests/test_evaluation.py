@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from dpmedbench import classification_metrics, evaluation
 
@@ -45,7 +48,8 @@ def dice(patients=5, classes=3, runs=2, seed=0):
     ).reset_index()
     absent = (frame["class"] == classes - 1) & frame["patient"].isin(("p1", "p3"))
     frame.loc[absent, list(evaluation.SEGMENTED)] = np.nan
-    return frame.assign(images=11)
+    counts = frame["dice"].notna() * 11
+    return frame.assign(images=11, present=counts, missed_hd95=counts // 5, missed_boundary_mae=0)
 
 
 def equal(found):
@@ -156,6 +160,75 @@ def test_draws_without_a_class_have_no_balanced_accuracy_and_no_area():
     assert np.isnan(scores["balanced_accuracy"]).all()
     assert np.isnan(scores["auroc"]).all()
     assert np.isfinite(scores["accuracy"]).all()
+
+
+def test_draws_without_a_class_have_no_mean_over_classes():
+    found = evaluation.segmentation(dice())
+    without = found.patients.isin(["p1", "p3"]).astype(float)[None]
+    scores = found.scores(without)
+    for metric in ("dice", "dice_with_background", "miou", "hd95", "boundary_mae"):
+        assert np.isnan(scores[metric]).all(), metric
+    assert np.isfinite(scores["dice_1"]).all()
+    never = dice()  # a class that no patient has is none
+    never.loc[never["class"] == 2, list(evaluation.SEGMENTED)] = np.nan
+    assert np.isfinite(equal(evaluation.segmentation(never))["dice"]).all()
+
+
+def test_classes_that_a_prediction_lacks_are_counted():
+    frame = dice()  # 2 runs, 5 patients with 11 images; 2 of 11 missed, class 2 of 3 patients
+    found = evaluation.segmentation(frame)
+    assert found.missed == {"hd95": (2 * (5 + 3) * 2, 2 * (5 + 3) * 11), "boundary_mae": (0, 176)}
+    frame.loc[frame["class"] == 2, "boundary_mae"] = np.nan  # a class without a boundary
+    frame["missed_boundary_mae"] = 3
+    assert evaluation.segmentation(frame).missed["boundary_mae"] == (2 * 5 * 3, 2 * 5 * 11)
+    assert evaluation.classification(answers()).missed == {}
+
+
+def brute_area(patient, label, score, weights):
+    """The weighted share of pairs that are in order, pair by pair."""
+    each = weights[patient] / np.bincount(patient)[patient]
+    won = total = 0.0
+    for i in np.flatnonzero(label):
+        for j in np.flatnonzero(~label):
+            total += each[i] * each[j]
+            won += each[i] * each[j] * ((score[i] > score[j]) + 0.5 * (score[i] == score[j]))
+    return won / total
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_areas_are_shares_of_pairs(classes):
+    frame = answers(runs=1, patients=8, classes=classes)
+    found = evaluation.classification(frame)
+    weights = np.random.default_rng(1).integers(1, 4, (5, 8)).astype(float)
+    patient = found.patients.get_indexer(frame["patient"])
+    for row, area in zip(weights, found.scores(weights)["auroc"][:, 0], strict=True):
+        of_class = [
+            brute_area(patient, (frame["label"] == c).to_numpy(), frame[f"probability_{c}"], row)
+            for c in range(classes)
+        ]
+        assert area == pytest.approx(np.mean(of_class), abs=1e-12)
+
+
+def test_areas_of_many_images_take_little_memory():
+    """Pairs of 20,000 images would take 3 gigabytes."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 20_000)
+    probability = np.clip(0.3 * label + 0.7 * rng.random(len(label)), 0, 1)
+    frame = pd.DataFrame(
+        {"fold": 0, "seed": 0, "patient": np.arange(len(label)) // 2, "record": range(len(label))}
+        | {"label": label, "predicted": (probability > 0.5).astype(int)}
+        | {"probability_0": 1 - probability, "probability_1": probability}
+    )
+    tracemalloc.start()
+    try:
+        found = evaluation.classification(frame)
+        area = found.scores(np.ones((200, 10_000)))["auroc"]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 500e6
+    assert np.ptp(area) == 0
+    assert area[0, 0] == pytest.approx(roc_auc_score(label, probability), abs=1e-9)
 
 
 def test_folds_have_patients_of_their_own():

@@ -74,8 +74,14 @@ def test_single_runs_say_so_and_have_no_band():
 
 
 def test_references_of_dice():
-    for dataset, graders in (("duke", [0.79]), ("umn", [])):
-        inputs = study("two_datasets").inputs(dataset)
+    real = {"duke": "duke", "umn": "umn"}
+    for dataset, given, graders in (
+        ("duke", real, [0.79]),
+        ("umn", real, []),
+        ("duke", {}, []),  # generated
+        ("umn", {"umn": "duke"}, [0.79]),  # the scans of Duke by another name
+    ):
+        inputs = study("two_datasets").inputs(dataset) | {"real": given}
         inputs["history"]["constant_val_dice"] = 0.123
         pixels, dice = figures.draw("validation_accuracy", **inputs).axes
         levels = {line.get_label(): line.get_ydata()[0] for line in dice.get_lines()}
@@ -199,7 +205,7 @@ def test_the_largest_batch_comes_from_the_benchmark(tmp_path):
     engines = inputs["summary"].drop_duplicates("engine")[
         ["engine", "mode", "clipping", "clipping_style"]
     ]
-    table = engines.assign(network="unet", largest_batch=engines["engine"].map(BATCHES))
+    table = engines.assign(network="unet", side=224, largest_batch=engines["engine"].map(BATCHES))
     table.to_parquet(tmp_path / "engines.parquet")
     figure = figures.draw("cost", **inputs | {"benchmark": [tmp_path / "engines.parquet"]})
     axes = figure.axes[2]
@@ -208,9 +214,29 @@ def test_the_largest_batch_comes_from_the_benchmark(tmp_path):
     assert widths["non_private/none"] == 1
     assert widths["opacus_flat/sigma1"] == pytest.approx(40 / 90)
     assert [text.get_text() for text in axes.texts] == ["90, 1×", "40, 0.44×", "40, 0.44×"]
+    # which is not what the cells were trained on
+    words = " ".join(figure.get_suptitle().split())
+    assert "largest batch: measured on networks of default width at 224 px" in words
+    assert overlaps(figure) == []
     table.assign(network="resnet18").to_parquet(tmp_path / "engines.parquet")
     figure = figures.draw("cost", **inputs | {"benchmark": [tmp_path / "engines.parquet"]})
     assert "not measured" in figure.axes[2].texts[0].get_text()
+    assert "default width" not in " ".join(figure.get_suptitle().split())
+
+
+def test_a_network_that_was_not_measured_leaves_the_others_their_ticks(tmp_path):
+    inputs = study("four_models").inputs()
+    engines = inputs["summary"].drop_duplicates("engine")[
+        ["engine", "mode", "clipping", "clipping_style"]
+    ]
+    engines.assign(
+        network="unet", side=224, largest_batch=engines["engine"].map(BATCHES)
+    ).to_parquet(tmp_path / "engines.parquet")
+    figure = figures.draw("cost", **inputs | {"benchmark": [tmp_path / "engines.parquet"]})
+    measured, empty = figure.axes[2], figure.axes[5]
+    assert 1 in measured.get_xticks()
+    assert "not measured" in empty.texts[0].get_text()
+    assert not empty.get_lines()
 
 
 def test_the_table_of_methods_is_that_of_the_registry():

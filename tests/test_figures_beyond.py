@@ -333,12 +333,26 @@ def comparisons(pairs, levels=("sigma1",), verdict="cannot be separated"):
     return pd.DataFrame(rows)
 
 
+def scores(found, ordinary=()):
+    """A summary of mechanisms that `found` compares; of the private ones mechanism_3 is best."""
+    return pd.DataFrame(
+        [
+            {"dataset": "duke", "model": "unet", "mechanism": name, "metric": "dice"}
+            | {"privacy": "none" if name in ordinary else "sigma1"}
+            | {"value": 0.9 if name in ordinary else 0.5 + 0.1 * (name == "mechanism_3")}
+            for name in sorted({*found["first"], *found["second"]})
+        ]
+    )
+
+
 def test_differences_are_drawn_with_interval_and_verdict():
     pairs = [("non_private", "a"), ("non_private", "b"), ("a", "b")]
     found = comparisons(pairs, ("sigma0.5", "sigma1"))
     found.loc[:1, "verdict"] = ["lower", "cannot be separated"]
     found.loc[2:3, ["verdict", "low", "high"]] = ["single runs", math.nan, math.nan]
-    figure = figures.draw("paired_differences", comparisons=found)
+    figure = figures.draw(
+        "paired_differences", comparisons=found, summary=scores(found, {"non_private"})
+    )
     (axes,) = figure.axes
     marks = {}
     for line in axes.get_lines()[:-1]:
@@ -367,15 +381,28 @@ def test_of_many_pairs_those_with_ordinary_training_and_with_the_best_are_shown(
     pairs = [("non_private", name) for name in names]
     pairs += [(one, other) for k, one in enumerate(names) for other in names[k + 1 :]]
     found = comparisons(pairs, [f"sigma{k}" for k in range(1, 9)])
-    found.loc[(found["first"] + found["second"]) == "non_privatemechanism_3", "difference"] = 0.1
-    kept = paired_differences.chosen(found)
+    summary = scores(found, {"non_private"})
+    kept = paired_differences.chosen(found, summary)
     assert {tuple(pair) for pair in kept[["first", "second"]].to_numpy()} == {
         pair for pair in pairs if {"non_private", "mechanism_3"} & set(pair)
     }
-    figure = figures.draw("paired_differences", comparisons=found)
-    assert "of many pairs, those with" in said(figure)
+    figure = figures.draw("paired_differences", comparisons=found, summary=summary)
+    assert "those with training without privacy or with the best private" in said(figure)
     assert overlaps(figure) == []
-    assert len(paired_differences.chosen(comparisons(pairs[:15]))) == 15
+    assert len(paired_differences.chosen(comparisons(pairs[:15]), summary)) == 15
+
+
+def test_where_nothing_is_ordinary_no_private_mechanism_is_taken_for_it():
+    names = [f"mechanism_{number}" for number in range(8)]
+    pairs = [(one, other) for k, one in enumerate(names) for other in names[k + 1 :]]
+    found = comparisons(pairs)
+    kept = paired_differences.chosen(found, scores(found))
+    assert {tuple(pair) for pair in kept[["first", "second"]].to_numpy()} == {
+        pair for pair in pairs if "mechanism_3" in pair
+    }
+    words = said(figures.draw("paired_differences", comparisons=found, summary=scores(found)))
+    assert "of many pairs, those with the best private mechanism" in words
+    assert "without privacy" not in words
 
 
 def test_times_are_no_scores():

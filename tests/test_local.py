@@ -229,12 +229,13 @@ def test_a_cell_has_the_noise_that_it_is_named_after(wanted, noisy, fold, tmp_pa
     source, split_file, with_noise = fold
     data = load(source, split_file, 0, with_noise if noisy else None)
     with pytest.raises(UserError, match=r"training images: found .*, expected .*; delete the file"):
-        Cell(settings(**wanted), data, tmp_path)
+        Cell(settings(**wanted), test_training.EXECUTION, data, tmp_path)
 
 
 def test_a_local_cell_trains_and_records_what_it_promises(fold, tmp_path):
     source, split_file, noisy = fold
-    cell = Cell(settings(**LAPLACE_2), load(source, split_file, 0, noisy), tmp_path / "state")
+    noisy_data = load(source, split_file, 0, noisy)
+    cell = Cell(settings(**LAPLACE_2), test_training.EXECUTION, noisy_data, tmp_path / "state")
     cell.run()
     row = outcome.history(cell)[-1]
     assert {"test_accuracy", "test_noisy_accuracy", "val_accuracy"} <= set(row)

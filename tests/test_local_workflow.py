@@ -40,7 +40,7 @@ def table(checkout):
 
 
 def test_noise_is_drawn_once_for_all_cells_that_share_it(checkout):
-    data = checkout.folder / "results" / "data"
+    data = checkout.folder / "results" / "tiny" / "data"
     assert {path.name for path in data.glob("*.h5")} == {"phantom_chest.h5", LAPLACE, SCALAR}
     cells = checkout.folder / "results" / "tiny" / "cells" / "phantom_chest" / "resnet18"
     assert {path.name for path in (cells / "laplace_slow").iterdir()} == {"beta2"}

@@ -18,7 +18,7 @@ def test_another_workflow_uses_it_as_a_module(tmp_path):
     said = pages.follow(ROOT / "docs" / "module.md", tmp_path)
     assert "dp_train" in said
     assert "dp_report" not in said  # the default target is that of the page
-    assert (tmp_path / "results" / "data" / "scans.splits.csv").exists()
+    assert (tmp_path / "results" / "mine" / "data" / "scans.splits.csv").exists()
     private = yaml.safe_load((tmp_path / "config.yaml").read_text())["dpmedbench"]
     assert config.load(private).study == "mine"
 

@@ -18,7 +18,7 @@ FIGURES = (
     ("utility", "Utility against ε", "", "", ""),
 )
 NAMES = (
-    "bookkeeping_fig05_duke_time_per_epoch.pdf",
+    "bookkeeping_fig05-06_duke_time_per_epoch.pdf",
     "clipping_duke_training_time.pdf",
     "utility.pdf",
 )
@@ -47,6 +47,18 @@ def folder(tmp_path_factory):
 
 def test_figures_are_named_by_what_they_are_in_the_published_study(folder):
     assert sorted(path.name for path in (folder / "figures").iterdir()) == sorted(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("Figure 4 (its layers)", "s_fig04_d_x.pdf"),
+        ("Figures 9 and 10", "s_fig09-10_d_x.pdf"),
+        ("3 libraries", "s_d_x.pdf"),
+    ],
+)
+def test_a_name_has_every_number_of_its_figure(label, name):
+    assert paper.Drawn(paper.Path("x.pdf"), "X", "d", "s", label).name == name
 
 
 def test_the_readme_says_of_every_file_what_it_is(folder):

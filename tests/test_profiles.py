@@ -56,7 +56,7 @@ def test_the_profiles_agree_in_what_is_not_of_the_cluster():
 def asked(tmp_path_factory):
     """{(rule, attempt): its resources} as a dry run tells them, once there are data."""
     there = Checkout(tmp_path_factory.mktemp("checkout"), TINY)
-    data = there.folder / "results" / "data"
+    data = there.folder / "results" / "tiny" / "data"
     data.mkdir(parents=True)
     (data / "phantom_duke.h5").write_bytes(bytes(50 << 20))
     (data / "phantom_duke.splits.csv").write_text("")

@@ -1,5 +1,7 @@
 """Which edit runs which step again."""
 
+import ast
+import os
 import shutil
 from pathlib import Path
 
@@ -80,6 +82,83 @@ def test_an_edit_of_code_runs_what_uses_it(tree, path, steps):
 def test_comments_docstrings_and_layout_run_nothing(tree, edit):
     for path in ("dpmedbench/training.py", "dpmedbench/datasets/duke.py", "train.py"):
         assert changed(tree, path, edit) == set()
+
+
+SOURCE = '''
+def fit(x, y=None, *z, **names) -> list:
+    """What it does."""
+    text = f"{x:{y}}{y!r}" + u"\u1c89" if z else ""
+    return [text, None, *z, {**names, 1: -0.5}]
+'''
+
+
+def test_a_digest_of_code_is_that_of_every_version_of_python(tmp_path, monkeypatch):
+    """The literal is what 3.11, 3.12 and 3.13 give."""
+    (tmp_path / "fit.py").write_text(SOURCE, "utf-8")
+    assert provenance._tree_digest(tmp_path / "fit.py")[:16] == "3927740085d7cc52"
+    tree = ast.parse(SOURCE)
+    before = provenance._dump(tree)
+    monkeypatch.setattr(ast.FunctionDef, "_fields", (*ast.FunctionDef._fields, "more"))
+    tree.body[0].more = []
+    assert provenance._dump(tree) == before
+    tree.body[0].more = [ast.Name("T")]
+    assert provenance._dump(tree) != before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("return", "return None"),
+        ("x = []", "x = ['']"),
+        ("f(None)", "f('None')"),
+        ("f()", "f('')"),
+        ("x = 1", "x = 1.0"),
+        ("{**x, 1: 2}", "{1: 2, **x}"),
+        ("f'{x}'", "f'{x!s}'"),
+        ("x = b''", "x = ''"),
+        ("def f(*, a, b=1): ...", "def f(*, b, a=1): ..."),
+    ],
+)
+def test_every_change_of_code_counts(one, other):
+    assert provenance._dump(ast.parse(one)) != provenance._dump(ast.parse(other))
+
+
+def test_a_table_beside_a_package_counts(tree):
+    path = "dpmedbench/published/clipping.csv"
+    (tree / "train.py").write_text("import dpmedbench.published\n")
+    assert changed(tree, path, lambda text: text + "\n") == {"opacus", "ordinary"}
+
+
+def test_a_change_of_any_raw_file_counts(tmp_path):
+    raw = tmp_path / "raw"
+    (raw / "masks").mkdir(parents=True)
+    for name in ("manifest.csv", "masks/a.png"):
+        (raw / name).write_text("a")
+    (raw / "again").symlink_to(raw)  # and no end of it
+    (tmp_path / "elsewhere").mkdir()
+    (raw / "linked").symlink_to(tmp_path / "elsewhere")
+
+    def digest():
+        provenance.files_digest.cache_clear()
+        return provenance.files_digest(raw)
+
+    found = [digest()]
+    assert digest() == found[0]
+    (raw / "masks" / "a.png").write_text("longer")
+    found.append(digest())
+    os.utime(raw / "manifest.csv", ns=(1, 1))
+    found.append(digest())
+    (raw / "masks" / "a.png").rename(raw / "masks" / "b.png")
+    found.append(digest())
+    (tmp_path / "elsewhere" / "c.png").touch()
+    found.append(digest())
+    assert len(set(found)) == 5
+    for name in (".DS_Store", "manifest.csv~", "masks/.b.png.swp"):
+        (raw / name).touch()
+    (raw / "gone").symlink_to(tmp_path / "nowhere")
+    assert digest() == found[-1]
+    assert provenance.files_digest(raw / "manifest.csv") is None
+    assert provenance.files_digest(tmp_path / "nowhere") is None
 
 
 def test_a_new_plugin_runs_nothing(tree):

@@ -1,6 +1,7 @@
 """The report: its tables, its front page, in a browser, and of a run that did not end."""
 
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -59,6 +60,16 @@ def test_accuracy_has_the_published_shape_and_the_published_numbers():
     assert best["Non-private"].to_list() == ["99.50", "90.00"]
     assert last["Non-private"].to_list() == ["99.00", "80.00"]
     assert published["Original"].to_list() == ["99.76", "90.22", "98.39", "80.21"]
+
+
+def test_the_rule_of_the_verdicts_is_said_whole():
+    """Holm's correction is for all scores together, and the interval counts beside p."""
+    page = report.PAGES["comparisons"].caption
+    figure = " ".join(figures.catalog()["paired_differences"].caption.split())
+    assert "for all comparisons of this run, scores and times apart" in page
+    assert "for all comparisons of scores in the study" in figure
+    assert "p is below 0.05 and the interval leaves 0 out" in page
+    assert "and the interval leaves 0 out; hollow" in figure
 
 
 def test_a_run_without_classification_says_so(tmp_path):
@@ -145,6 +156,24 @@ def test_a_whole_cell_counts_if_it_is_what_is_asked_for(tmp_path, change, why):
     assert found is None if why is None else found.startswith(why)
 
 
+def test_what_is_newer_than_what_was_made_of_it_makes_a_cell_missing(tmp_path):
+    data, weights = tmp_path / "duke.h5", tmp_path / "model.safetensors"
+    _train(tmp_path)
+    for name in (data.name, "scores.parquet", "masks.h5"):
+        (tmp_path / name).touch()
+    for age, path in enumerate((tmp_path / "masks.h5", tmp_path / "scores.parquet", weights, data)):
+        os.utime(path, (1000 - age, 1000 - age))
+    assert _why(tmp_path, {}) is None
+    os.utime(data)
+    assert _why(tmp_path, {}) == "trained before its data or splits changed"
+    data.unlink()  # to save room
+    assert _why(tmp_path, {}) is None
+    os.utime(weights)
+    assert _why(tmp_path, {}) == "trained; tested with earlier weights"
+    (tmp_path / "manifest.json").write_text("{}")
+    assert _why(tmp_path, {}).startswith("trained with other settings")
+
+
 def _train(folder, settings=None, code=CODE):
     for name in unfinished.FILES["train"]:
         (folder / name).touch()
@@ -156,4 +185,5 @@ def _why(folder, logs):
     paths = {step: folder / f"{step}.log" for step in unfinished.FILES}
     for step, text in logs.items():
         paths[step].write_text(text)
-    return unfinished.why(folder, "segmentation", SETTINGS, CODE, paths)
+    data = [folder / "duke.h5", folder / "duke.splits.csv"]
+    return unfinished.why(folder, "segmentation", SETTINGS, CODE, paths, data)

@@ -75,7 +75,7 @@ def test_the_whole_run_makes_it_all_again(run, html):
     assert jobs["train"] == jobs["segment"] == jobs["findings"] == jobs["paper"] == 1
     tables = list((html.parent / "tables").glob("*.parquet"))
     assert jobs["table"] + jobs["derived_table"] == len(tables)
-    assert sum(count for rule, count in jobs.items() if rule.startswith("figures_")) == 2
+    assert sum(count for rule, count in jobs.items() if rule.startswith("figures")) == 2
     assert jobs["page"] == len(list((html.parent / "pages").glob("*.html"))) - 1  # engines
     assert jobs["report"] == 1
 

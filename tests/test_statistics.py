@@ -30,7 +30,7 @@ def test_intervals_cover_the_mean_of_other_patients_and_runs(runs, patients, run
     covered, width = 0, 0.0
     for seed in range(200):
         frame = crossed(runs, patients, seed, run_sd, patient_sd)
-        value, low, high = statistics.mean_interval(frame, "value", ["run", "patient"])
+        value, low, high = statistics.mean_interval(frame, "value", ["patient", "run"])
         assert low <= value <= high
         covered += low <= 0 <= high
         width += (high - low) / 200
@@ -49,8 +49,57 @@ def test_patients_alone_would_not_cover():
 def test_rows_of_a_patient_are_no_further_patients():
     frame = crossed(3, 8, 1)
     twice = pd.concat([frame, frame])
-    once, again = (statistics.mean_interval(f, "value", ["run", "patient"]) for f in (frame, twice))
+    once, again = (statistics.mean_interval(f, "value", ["patient", "run"]) for f in (frame, twice))
     assert again == pytest.approx(once, rel=1e-12)
+
+
+def folds(sizes=(5, 2, 3), effects=(-0.1, -0.4, -0.4)):
+    """A row a patient, each in one fold alone."""
+    run = np.repeat(range(len(sizes)), sizes)
+    values = np.repeat(effects, sizes)
+    return pd.DataFrame({"run": run, "patient": range(len(run)), "value": values})
+
+
+def test_a_run_counts_once_however_many_patients_it_has():
+    value, low, high = statistics.mean_interval(folds(), "value", ["patient", "run"])
+    assert value == pytest.approx(-0.3, abs=1e-12)  # of all rows together it is -0.25
+    assert low < value < high
+
+
+@pytest.mark.parametrize("drawn", [("patient", "run"), ("run",), ("setting", "patient")])
+def test_resamples_are_means_of_means_as_the_mean_is(drawn, monkeypatch):
+    rng = np.random.default_rng(2)
+    frame = pd.concat([folds(), crossed(4, 6, 1)], keys=["a", "b"], names=["setting"])
+    frame = frame.reset_index("setting").sample(frac=0.8, random_state=3)
+    levels = ["patient", "run", "setting"]
+    seen = {}
+    monkeypatch.setattr(
+        statistics,
+        "interval",
+        lambda statistic, sizes: (seen.update(of=statistic, sizes=sizes) or math.nan,) * 2,
+    )
+    statistics.mean_interval(frame, "value", levels, drawn)
+    counts = [rng.integers(0, 3, (7, n)).astype(float) for n in seen["sizes"]]
+    found = seen["of"](*counts)
+    codes = {level: pd.factorize(frame[level], sort=True)[0] for level in levels}
+    for draw in range(7):
+        weight = {level: np.ones(codes[level].max() + 1) for level in levels}
+        weight |= {level: part[draw] for level, part in zip(drawn, counts, strict=True)}
+        of_settings = []
+        for setting in range(2):
+            of_runs = []
+            for run in range(codes["run"].max() + 1):
+                here = (codes["setting"] == setting) & (codes["run"] == run)
+                each = weight["patient"][codes["patient"][here]]
+                if each.sum():
+                    mean = np.average(frame.loc[here, "value"], weights=each)
+                    of_runs.append((mean, weight["run"][run]))
+            if total := sum(w for _, w in of_runs):
+                mean = sum(m * w for m, w in of_runs) / total
+                of_settings.append((mean, weight["setting"][setting]))
+        total = sum(w for _, w in of_settings)
+        expected = sum(m * w for m, w in of_settings) / total if total else math.nan
+        assert found[draw] == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 def test_few_units_widen_as_in_the_literature():
@@ -64,7 +113,7 @@ def test_few_units_widen_as_in_the_literature():
 
 
 def test_a_single_unit_of_each_kind_has_no_interval():
-    value, low, high = statistics.mean_interval(crossed(1, 1, 0), "value", ["run", "patient"])
+    value, low, high = statistics.mean_interval(crossed(1, 1, 0), "value", ["patient", "run"])
     assert math.isfinite(value)
     assert math.isnan(low)
     assert math.isnan(high)
@@ -72,10 +121,10 @@ def test_a_single_unit_of_each_kind_has_no_interval():
 
 def test_intervals_repeat_and_follow_the_sign():
     frame = crossed(3, 7, 5)
-    one = statistics.mean_interval(frame, "value", ["run", "patient"])
-    assert one == statistics.mean_interval(frame, "value", ["run", "patient"])
+    one = statistics.mean_interval(frame, "value", ["patient", "run"])
+    assert one == statistics.mean_interval(frame, "value", ["patient", "run"])
     mirrored = frame.assign(value=-frame["value"])
-    value, low, high = statistics.mean_interval(mirrored, "value", ["run", "patient"])
+    value, low, high = statistics.mean_interval(mirrored, "value", ["patient", "run"])
     assert (-value, -high, -low) == pytest.approx(one, abs=1e-12)
 
 
@@ -103,8 +152,25 @@ def test_the_paired_test_of_many_units():
     p = statistics.paired_test(differences)
     assert p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.02)
     assert p == statistics.paired_test(differences)
-    assert statistics.paired_test(np.zeros(9)) == 1
+    assert statistics.paired_test(np.zeros(9)) == statistics.paired_test(np.zeros(90)) == 1
     assert math.isnan(statistics.paired_test([0.5]))
+
+
+@pytest.mark.parametrize(("units", "negative"), [(10, 2), (16, 4), (40, 12)])
+def test_sums_that_differ_by_rounding_are_equal(units, negative):
+    """Of differences 0.1 and -0.1 the sums are few: their number is binomial."""
+    differences = np.full(units, 0.1)
+    differences[:negative] = -0.1
+    expected = 2 * stats.binom.cdf(negative, units, 0.5)
+    assert statistics.paired_test(differences) == pytest.approx(expected, abs=2e-3)
+
+
+def test_the_smallest_p_is_that_of_units_that_agree():
+    for units in (2, 6, 16, 17, 60):
+        least = statistics.paired_test(np.linspace(1, 2, units))
+        assert least == pytest.approx(statistics.smallest(units), abs=5e-5)
+    assert statistics.paired_test(np.linspace(1, 2, 60)) == 1e-5  # 250 comparisons are no bar
+    assert statistics.smallest(16) == 2**-15
 
 
 def test_holm_against_a_worked_example():

@@ -128,6 +128,7 @@ def test_settings_say_what_they_are(frame):
     found = row(frame, "dice", "umn", "opacus_sparsified")
     assert (found["engine"], found["mode"], found["sparsification"]) == ("opacus", "hooks", 0.9)
     assert math.isnan(row(frame, "dice")["sparsification"])
+    assert row(frame, "dice")["noise_schedule"] == "constant"
     assert math.isfinite(row(frame, "dice")["epsilon"])
     assert row(frame, "dice", mechanism="non_private", privacy="none")["epsilon"] == math.inf
     assert row(frame, "dice")["noise_multiplier"] == 1
@@ -137,6 +138,53 @@ def test_the_best_test_epoch_is_marked(frame):
     best = frame[frame["metric"] == "test_accuracy_best"]
     assert len(best) == 2
     assert best["note"].str.contains("chosen on the test set").all()
+
+
+def test_the_accuracies_of_one_table_are_all_of_images(frame, paths):
+    scores = tables.read(paths["scores"], dataset="aptos")
+    last = scores[(scores["predictor"] == "last_epoch") & (scores["metric"] == "accuracy")]
+    found = row(frame, "test_accuracy_last", "aptos")
+    assert found["value"] == pytest.approx(last["value"].mean())
+    assert "an image counts once" in found["note"]
+    assert "an image counts once" in row(frame, "test_accuracy_best", "aptos")["note"]
+
+
+def test_classes_that_were_missed_are_said(paths, tmp_path):
+    """HD95 is of the images whose prediction has the class: the fewer, the better it looks."""
+    scores = tables.read(paths["scores"], dataset="umn")
+    assert row(tables.read(paths["summary"]), "hd95", "umn", "opacus_sparsified")["note"] == (
+        summary.SINGLE
+    )
+    lost = (scores["predictor"] == "model") & (scores["record"] == 1) & (scores["class"] == 1)
+    scores.loc[lost, ["dice", "iou", "hd95", "boundary_mae"]] = 0, 0, math.nan, math.nan
+    gone = (scores["predictor"] == "model") & (scores["record"] == 2) & (scores["class"] == 1)
+    scores.loc[gone, ["dice", "iou", "hd95", "boundary_mae"]] = math.nan
+    scores.loc[gone, "present"] = False
+    tables.write(scores, tmp_path / "scores.parquet")
+    found = summary.table(results.read(paths | {"scores": tmp_path / "scores.parquet"}))
+    for metric in ("hd95", "boundary_mae"):
+        note = row(found, metric, "umn", "opacus_sparsified")["note"]
+        assert note == f"{summary.SINGLE}; {summary.MISSED.format(1, 5)}"
+    assert row(found, "dice", "umn", "opacus_sparsified")["note"] == summary.SINGLE
+
+
+def test_ratios_are_of_one_device(paths, tmp_path):
+    cost = tables.read(paths["cost"])
+    expected = row(tables.read(paths["summary"]), "step_seconds_ratio")["value"]
+    fast = (cost["mechanism"] == "non_private") & (cost["seed"] == 1)
+    fast |= (cost["mechanism"] == "opacus_flat") & (cost["fold"] == 1) & (cost["seed"] == 1)
+    again = cost.assign(device=cost["device"].where(~fast, "a fast GPU"))
+    again.loc[fast, "step_seconds_p50"] = 1e-9
+    tables.write(again, tmp_path / "cost.parquet")
+    found = summary.table(results.read(paths | {"cost": tmp_path / "cost.parquet"}))
+    ratio = row(found, "step_seconds_ratio")
+    assert ratio["value"] == pytest.approx(expected, rel=0.1)
+    assert ratio["note"] == summary.ELSEWHERE.format(1, 4)
+    assert row(found, "step_seconds")["note"] == summary.DEVICES
+    assert row(found, "val_loss")["note"] == ""
+    tables.write(cost.assign(device=cost["mechanism"]), tmp_path / "cost.parquet")
+    found = summary.table(results.read(paths | {"cost": tmp_path / "cost.parquet"}))
+    assert not found["metric"].str.endswith("_ratio").any()
 
 
 def test_noisy_test_images_have_rows_of_their_own(paths, tmp_path):

@@ -17,7 +17,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dpmedbench import checkpoint, cost, interruption, mechanisms, memory, outcome, training
+from dpmedbench import (
+    cells,
+    checkpoint,
+    cost,
+    interruption,
+    mechanisms,
+    memory,
+    outcome,
+    pretrained,
+    training,
+)
 from dpmedbench.bookkeeping import BookKeeper
 from dpmedbench.config import Mechanism, Privacy, Training
 from dpmedbench.errors import UserError
@@ -33,6 +43,7 @@ CLASSES = 3
 PRIVATE = {"engine": "opacus", "clipping": "abadi", "clipping_style": "flat"}
 BOOKKEEPING = {"engine": "bookkeeping", "clipping": "automatic", "clipping_style": "flat"}
 SPARSIFIED = BOOKKEEPING | {"sparsification": {"final_rate": 0.9, "refresh": 2}}
+EXECUTION = {"device": "cpu", "checkpoint_every": 1, "physical_batch_size": 4}
 ADAPTIVE = BOOKKEEPING | {"clipping": "adaptive"}
 SCHEDULED = PRIVATE | {"noise_schedule": {"kind": "exponential", "options": {"gamma": 0.5}}}
 
@@ -58,14 +69,12 @@ def settings(mechanism=None, privacy=None, **options):
     """The settings of a cell, as `cells.settings` makes them."""
     way = Mechanism(**(mechanism or {"engine": "none"})).model_dump(mode="json")
     way["mode"] = way["mode"] or mechanisms.default_mode(way["engine"])
-    private = way["engine"] != "none"
+    private = mechanisms.capabilities(way["engine"]).private
     usual = {
         "epochs": 3,
         "batch_size": 4,
         "learning_rate": 1e-2,
         "weight_decay": 0.0,
-        "device": "cpu",
-        "physical_batch_size": 4,
     }
     identity = {
         "study": "test",
@@ -86,13 +95,19 @@ def settings(mechanism=None, privacy=None, **options):
         "mechanism": way,
         "privacy": Privacy(**({"delta": 1e-3, "accountant": "rdp"} | (privacy or {}))).model_dump(
             mode="json"
+        )
+        if private
+        else {},
+        "training": Training(**(usual | options)).model_dump(
+            mode="json", exclude=set(cells.EXECUTION)
         ),
-        "training": Training(**(usual | options)).model_dump(mode="json"),
     }
 
 
-def trained(folder, mechanism=None, records=None, **options):
-    cell = Cell(settings(mechanism, **options), records or data(), Path(folder))
+def trained(folder, mechanism=None, records=None, execution=None, **options):
+    """A cell that ran; `execution` has what is other than in EXECUTION."""
+    wanted, way = settings(mechanism, **options), EXECUTION | (execution or {})
+    cell = Cell(wanted, way, records or data(), Path(folder))
     cell.run()
     return cell
 
@@ -142,7 +157,7 @@ def test_epsilon_is_the_same_for_every_engine_and_network(tmp_path):
     cells = [trained(tmp_path / f"{i}", way) for i, way in enumerate([PRIVATE, BOOKKEEPING])]
     wide = settings(SPARSIFIED)
     wide["model"] = {"network": "nested_unet", "features": [8, 16], "num_groups": 4}
-    cells.append(Cell(wide, data(), tmp_path / "wide"))
+    cells.append(Cell(wide, EXECUTION, data(), tmp_path / "wide"))
     cells[-1].run()
     one, *others = [[row["epsilon"] for row in outcome.history(cell)] for cell in cells]
     assert others == [one, one]
@@ -150,7 +165,9 @@ def test_epsilon_is_the_same_for_every_engine_and_network(tmp_path):
 
 def test_the_accountant_is_fed_the_noise_of_each_epoch(tmp_path):
     """Half the noise each epoch: 1, 1/2, 1/4 for two steps each."""
-    rows = outcome.history(trained(tmp_path, SCHEDULED))
+    cell = trained(tmp_path, SCHEDULED)
+    rows = outcome.history(cell)
+    assert outcome.privacy(cell)["noise_schedule"] == "exponential"
     history = ((1.0, 2), (0.5, 2), (0.25, 2))
     for epoch, row in enumerate(rows, start=1):
         wanted = accounting.epsilon("rdp", history[:epoch], 0.5, 1e-3)
@@ -184,7 +201,7 @@ def test_an_adaptive_threshold_moves_and_goes_on_where_it_was(tmp_path, monkeypa
 )
 def test_other_samplers_have_their_own_accounting(tmp_path, sampling, neighbouring, epsilon):
     privacy = {"sampling": sampling, "neighbouring": neighbouring}
-    cell = Cell(settings(BOOKKEEPING, privacy), data(), tmp_path)
+    cell = Cell(settings(BOOKKEEPING, privacy), EXECUTION, data(), tmp_path)
     cell.run()
     assert [row["samples"] for row in cell.history] == [8, 8, 8]
     row = outcome.history(cell)[-1]
@@ -198,7 +215,7 @@ def test_other_samplers_have_their_own_accounting(tmp_path, sampling, neighbouri
 
 def test_secure_randomness_keeps_the_contract_and_never_repeats(tmp_path):
     one, other = (
-        Cell(settings(BOOKKEEPING, {"secure_rng": True}), data(), tmp_path / name)
+        Cell(settings(BOOKKEEPING, {"secure_rng": True}), EXECUTION, data(), tmp_path / name)
         for name in ("one", "other")
     )
     one.run(), other.run()
@@ -212,7 +229,7 @@ def test_secure_randomness_keeps_the_contract_and_never_repeats(tmp_path):
 def test_physical_batches_change_nothing_but_rounding(tmp_path):
     """Epsilon, batches and noise are the same; sums are added in another order."""
     whole = trained(tmp_path / "a", PRIVATE)
-    parts = trained(tmp_path / "b", PRIVATE, physical_batch_size=1)
+    parts = trained(tmp_path / "b", PRIVATE, execution={"physical_batch_size": 1})
     assert [r["samples"] for r in whole.history] == [r["samples"] for r in parts.history]
     assert outcome.privacy(whole) == outcome.privacy(parts) | {
         "noise_ratio_realised": pytest.approx(whole.observed["noise_ratio"], rel=1e-3)
@@ -223,7 +240,7 @@ def test_physical_batches_change_nothing_but_rounding(tmp_path):
 
 def test_physical_batches_of_ordinary_training_average_the_same(tmp_path):
     whole = trained(tmp_path / "a", optimizer="sgd")
-    parts = trained(tmp_path / "b", optimizer="sgd", physical_batch_size=3)
+    parts = trained(tmp_path / "b", execution={"physical_batch_size": 3}, optimizer="sgd")
     for name, value in whole.weights().items():
         torch.testing.assert_close(value, parts.weights()[name], rtol=1e-4, atol=1e-6)
 
@@ -231,7 +248,7 @@ def test_physical_batches_of_ordinary_training_average_the_same(tmp_path):
 def test_a_target_epsilon_is_met(tmp_path):
     wanted = settings(PRIVATE)
     wanted["identity"] |= {"noise_multiplier": None, "target_epsilon": 5.0, "privacy": "eps5"}
-    cell = Cell(wanted, data(), tmp_path)
+    cell = Cell(wanted, EXECUTION, data(), tmp_path)
     cell.run()
     assert outcome.history(cell)[-1]["epsilon"] == pytest.approx(5.0, rel=0.01)
     assert outcome.history(cell)[-1]["epsilon"] <= 5.0
@@ -263,8 +280,10 @@ def test_every_option_resumes_bit_equal(tmp_path, options, mechanism, monkeypatc
         np.testing.assert_equal([one[k] for k in timeless], [other[k] for k in timeless])
 
 
-def test_best_validation_reports_the_best_epoch(tmp_path, monkeypatch):
-    scores = iter([0.2, 0.9, 0.1])
+@pytest.mark.parametrize("first", [0.2, math.nan])
+def test_best_validation_reports_the_best_epoch(first, tmp_path, monkeypatch):
+    """An epoch whose score is not defined is not the best for ever."""
+    scores = iter([first, 0.9, 0.1])
     honest = Cell._validate
     weights = []
 
@@ -284,12 +303,44 @@ def test_the_average_is_reported_where_configured(tmp_path):
     assert not same_weights(plain.weights(), averaged.weights())
 
 
+def test_another_way_of_execution_goes_on_from_the_checkpoint(tmp_path, monkeypatch, capsys):
+    """Checkpoints further apart, smaller physical batches, another name for the same device."""
+    straight = trained(tmp_path / "straight", PRIVATE, epochs=4)
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "killed", PRIVATE, epochs=4)
+    monkeypatch.undo()
+    other = {"checkpoint_every": 3, "physical_batch_size": 2}
+    again = trained(tmp_path / "killed", PRIVATE, execution=other, epochs=4)
+    said = capsys.readouterr().err
+    assert "going on after epoch 2 from" in said
+    assert "nothing left to train" not in said
+    assert [row["physical_batch_size"] for row in again.history] == [4, 4, 2, 2]
+    for name, value in straight.weights().items():
+        torch.testing.assert_close(value, again.weights()[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_cell_that_is_at_its_end_says_how_to_train_anew(tmp_path, capsys):
+    trained(tmp_path)
+    assert "nothing left to train" not in capsys.readouterr().err
+    trained(tmp_path)
+    assert f"nothing left to train; delete {tmp_path} to train anew" in capsys.readouterr().err
+
+
 def test_another_fingerprint_starts_anew(tmp_path):
     trained(tmp_path, epochs=2)
     assert checkpoint.load(tmp_path, "another") is None
-    fresh = Cell(settings(epochs=2, learning_rate=1e-3), data(), tmp_path)
+    fresh = Cell(settings(epochs=2, learning_rate=1e-3), EXECUTION, data(), tmp_path)
     fresh._resume()
     assert fresh.history == []
+
+
+def test_other_weights_to_begin_with_start_anew(monkeypatch):
+    def fingerprint(digest):
+        monkeypatch.setattr(pretrained, "digest", lambda _: digest)
+        return Cell(settings(), EXECUTION, data(), Path()).fingerprint
+
+    assert fingerprint("a") == fingerprint("a") != fingerprint("b")
 
 
 def cut(content):
@@ -371,7 +422,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_at_the_next_epoch(tmp_path,
         raise UserError("the disk is full")
 
     monkeypatch.setattr(checkpoint, "save", full)
-    cell = Cell(settings(epochs=9, checkpoint_every=2), data(), tmp_path)
+    cell = Cell(settings(epochs=9), EXECUTION | {"checkpoint_every": 2}, data(), tmp_path)
     epoch = cell._epoch
 
     def slowly(number):
@@ -385,7 +436,9 @@ def test_a_checkpoint_that_cannot_be_written_is_told_at_the_next_epoch(tmp_path,
 
 
 def test_what_a_killed_job_left_half_written_goes(tmp_path):
-    left = tmp_path / f".{checkpoint.FILE}.1.tmp"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / f".{checkpoint.FILE}.{os.uname().nodename}.{dead.pid}.tmp"
     left.write_bytes(b"half")
     trained(tmp_path)
     assert not left.exists()
@@ -449,7 +502,7 @@ def small_memory(monkeypatch, images, first_step=1):
 @pytest.mark.parametrize("mechanism", [None, PRIVATE, GHOST, BOOKKEEPING, SPARSIFIED])
 def test_out_of_memory_halves_the_physical_batch(tmp_path, mechanism, monkeypatch, capsys):
     """Bit-equal to physical batches of that size from the start; epsilon and noise are the same."""
-    halved = trained(tmp_path / "a", mechanism, physical_batch_size=1)
+    halved = trained(tmp_path / "a", mechanism, execution={"physical_batch_size": 1})
     small_memory(monkeypatch, 1)
     found = within_memory(tmp_path / "b", mechanism)
     assert same_weights(halved.weights(), found.weights())
@@ -470,7 +523,7 @@ def test_memory_that_runs_out_later_costs_the_epochs_since_the_checkpoint(tmp_pa
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "b", BOOKKEEPING)
     monkeypatch.undo()
-    halved = Cell(settings(BOOKKEEPING), data(), tmp_path / "b", halvings=1)
+    halved = Cell(settings(BOOKKEEPING), EXECUTION, data(), tmp_path / "b", halvings=1)
     halved.run()
     assert same_weights(halved.weights(), found.weights())
 
@@ -517,7 +570,7 @@ def test_a_lack_of_memory_is_known_by_what_cudnn_says(text):
 
 
 def test_images_that_do_not_fit_are_one_sentence(tmp_path, monkeypatch):
-    cell = Cell(settings(), data(), tmp_path)
+    cell = Cell(settings(), EXECUTION, data(), tmp_path)
 
     def full(_):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -546,12 +599,13 @@ def test_the_peak_is_of_training_alone():
 
 
 def within_memory(folder, mechanism=None, **options):
-    return memory.run(lambda n: Cell(settings(mechanism, **options), data(), folder, "", n))
+    wanted = settings(mechanism, **options)
+    return memory.run(lambda n: Cell(wanted, EXECUTION, data(), folder, "", n))
 
 
 def test_sigterm_ends_the_epoch_with_a_checkpoint(tmp_path, monkeypatch):
     """Whatever is between two checkpoints; the run then ends as if undisturbed."""
-    straight = trained(tmp_path / "straight", PRIVATE, epochs=5, checkpoint_every=5)
+    straight = trained(tmp_path / "straight", PRIVATE, execution={"checkpoint_every": 5}, epochs=5)
     validate = Cell._validate
 
     def stopped(cell):
@@ -562,17 +616,17 @@ def test_sigterm_ends_the_epoch_with_a_checkpoint(tmp_path, monkeypatch):
     handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(Cell, "_validate", stopped)
     with pytest.raises(interruption.Stopped, match="stopped by SIGTERM after epoch 2"):
-        trained(tmp_path / "told", PRIVATE, epochs=5, checkpoint_every=5)
+        trained(tmp_path / "told", PRIVATE, execution={"checkpoint_every": 5}, epochs=5)
     monkeypatch.undo()
     assert signal.getsignal(signal.SIGTERM) is handler
     assert len(torch.load(tmp_path / "told" / checkpoint.FILE)["history"]) == 2
-    again = trained(tmp_path / "told", PRIVATE, epochs=5, checkpoint_every=5)
+    again = trained(tmp_path / "told", PRIVATE, execution={"checkpoint_every": 5}, epochs=5)
     assert same_weights(straight.weights(), again.weights())
 
 
 def test_a_shuffled_loader_in_the_loop_is_refused(tmp_path, monkeypatch):
     """The mistake of the published code: the accountant is right, the loader is the wrong one."""
-    cell = Cell(settings(PRIVATE), data(), tmp_path)
+    cell = Cell(settings(PRIVATE), EXECUTION, data(), tmp_path)
     cell.sampler = ShuffledSampler(8, 4, Seeded(0))
     with pytest.raises(ContractBroken, match="ShuffledSampler"):
         cell.run()
@@ -581,7 +635,7 @@ def test_a_shuffled_loader_in_the_loop_is_refused(tmp_path, monkeypatch):
 def test_a_frozen_engine_is_refused(tmp_path):
     """An engine that forgets a tensor: it would train without noise, or not at all."""
     way = PRIVATE | {"engine": "bookkeeping"}
-    cell = Cell(settings(way), data(), tmp_path)
+    cell = Cell(settings(way), EXECUTION, data(), tmp_path)
     forgotten = cell.network.last.bias.requires_grad_(False)
     cell.engine.engine = BookKeeper(cell.network)
     forgotten.requires_grad_(True)
@@ -589,11 +643,19 @@ def test_a_frozen_engine_is_refused(tmp_path):
         cell.run()
 
 
+def test_the_seconds_of_an_epoch_are_their_median(tmp_path):
+    cell = trained(tmp_path, epochs=2)
+    for row, seconds in zip(cell.history, (1.0, 3.0), strict=True):
+        row["seconds"] = seconds
+    assert outcome.costs(cell)["epoch_seconds_p50"] == 2.0
+    assert outcome.privacy(cell)["noise_schedule"] is None
+
+
 def test_outputs_are_whole_and_readable(tmp_path):
     names = ("model", "history", "privacy", "cost", "manifest")
     paths = SimpleNamespace(**{name: tmp_path / f"{name}.out" for name in names})
     wanted = settings(PRIVATE)
-    cell = Cell(wanted, data(), tmp_path / "state", "digest of the code")
+    cell = Cell(wanted, EXECUTION, data(), tmp_path / "state", "digest of the code")
     cell.run()
     outcome.write(cell, paths)
     assert same_weights(load_file(paths.model), cell.weights())

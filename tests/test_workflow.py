@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -15,7 +17,7 @@ import browser
 import pandas as pd
 import pytest
 import report_tour
-from checkout import ROOT, TINY, after_a_run
+from checkout import ROOT, TINY, Checkout, after_a_run
 from safetensors import safe_open
 
 from dpmedbench.store import open_store
@@ -36,7 +38,7 @@ def checkout(tmp_path_factory):
 
 def test_every_stage_leaves_its_files(checkout):
     results = checkout.folder / "results"
-    assert (results / "data" / "phantom_duke.h5").exists()
+    assert (results / "tiny" / "data" / "phantom_duke.h5").exists()
     for cell in CELLS:
         found = {path.name for path in (results / "tiny" / "cells" / cell).iterdir()}
         assert found == {
@@ -54,7 +56,7 @@ def test_every_stage_leaves_its_files(checkout):
     assert set(history["mechanism"]) == {"non_private", "opacus_flat"}
     figures = list((results / "tiny" / "figures" / "phantom_duke").iterdir())
     assert len(figures) >= 4 * 8
-    assert {path.suffix for path in figures} == {".svg", ".png", ".pdf", ".txt"}
+    assert {path.suffix for path in figures} == {".svg", ".png", ".pdf", ".txt", ".rst"}
 
 
 def test_the_report_shows_every_figure_with_a_caption_of_this_run(checkout):
@@ -98,6 +100,7 @@ def test_what_may_leave_is_packed(checkout):
     """The noise of the private cell comes from a seed: its weights stay."""
     code, said = checkout.run("share")
     assert code == 0, said
+    assert "The report is" not in said
     with zipfile.ZipFile(checkout.folder / "results" / "tiny" / "share.zip") as file:
         assert set(file.namelist()) == {"README.md", "tables/summary.csv"}
         scores = file.read("tables/summary.csv").decode()
@@ -152,8 +155,21 @@ def test_a_new_noise_level_runs_its_own_cell_only(checkout):
     checkout.write(TINY)
 
 
+def test_how_cells_are_executed_trains_nothing_again(checkout):
+    execution = {"device": "auto", "checkpoint_every": 3, "physical_batch_size": 1}
+    checkout.write(TINY | {"training": TINY["training"] | execution})
+    assert checkout.would_run() == {"report": 1}
+    checkout.write(TINY)
+
+
+def test_delta_trains_private_cells_only(checkout):
+    checkout.write(TINY | {"privacy": {"delta": 0.02}})
+    assert checkout.would_run()["train"] == 1
+    checkout.write(TINY)
+
+
 def test_an_edited_split_is_kept_checked_and_trained_on(checkout):
-    path = checkout.folder / "results" / "data" / "phantom_duke.splits.csv"
+    path = checkout.folder / "results" / "tiny" / "data" / "phantom_duke.splits.csv"
     before = path.read_text()
     swap = {"val": "test", "test": "val"}
     path.write_text(re.sub(r"\b(val|test)\b", lambda m: swap[m[0]], before))
@@ -207,8 +223,34 @@ def test_a_wrong_raw_file_is_one_sentence_and_no_output(checkout):
     assert code == 1
     assert re.search(r"error in preprocess: .*Subject_01.mat", said)
     assert "Traceback" not in said
-    assert not (checkout.folder / "results" / "data" / "mine.h5").exists()
+    assert not (checkout.folder / "results" / "tiny" / "data" / "mine.h5").exists()
     checkout.write(TINY)
+
+
+def test_studies_prepare_one_dataset_apart_and_a_changed_raw_file_prepares_it_again(tmp_path):
+    there = Checkout(tmp_path)
+    code, said = there.run("--until", "phantom")
+    assert code == 0, said
+    (tmp_path / "resources" / "phantom" / "phantom_duke").rename(tmp_path / "mine")
+    one = _of_folder("one", [32, 32])
+    for study in (one, _of_folder("other", [16, 16])):
+        there.write(study)
+        code, said = there.run("--until", "preprocess")
+        assert code == 0, said
+        assert "preprocess" not in there.would_run()
+    there.write(one)
+    assert "preprocess" not in there.would_run()
+    raw = next((tmp_path / "mine").rglob("*.mat"))
+    before = raw.parent.stat().st_mtime_ns
+    raw.write_bytes(raw.read_bytes())
+    assert raw.parent.stat().st_mtime_ns == before
+    assert there.would_run()["preprocess"] == 1
+
+
+def _of_folder(study, image_size):
+    dataset = TINY["datasets"]["phantom_duke"] | {"source": "path", "path": "mine"}
+    datasets = {"phantom_duke": dataset | {"image_size": image_size}}
+    return TINY | {"study": study, "datasets": datasets}
 
 
 def test_a_library_installed_from_elsewhere_is_refused(checkout):
@@ -217,7 +259,7 @@ def test_a_library_installed_from_elsewhere_is_refused(checkout):
     code, said = checkout.run("--forcerun", "split", "--until", "split", PYTHONPATH=elsewhere)
     assert code == 1
     assert re.search(r"error in split: dpmedbench: found in .*, expected in .*uninstall", said)
-    assert (checkout.folder / "results" / "data" / "phantom_duke.splits.csv").exists()
+    assert (checkout.folder / "results" / "tiny" / "data" / "phantom_duke.splits.csv").exists()
 
 
 def test_a_download_is_fetched_unpacked_and_read(checkout):
@@ -236,12 +278,12 @@ def test_a_download_is_fetched_unpacked_and_read(checkout):
     dataset = TINY["datasets"]["phantom_duke"] | {"source": "download"}
     grid = TINY["grids"][0] | {"datasets": ["fetched"]}
     checkout.write(TINY | {"datasets": {"fetched": dataset}, "grids": [grid]})
-    code, said = checkout.run("results/data/fetched.h5")
+    code, said = checkout.run("results/tiny/data/fetched.h5")
     server.shutdown()
     module.write_text(honest)
     checkout.write(TINY)
     assert code == 0, said
-    data = checkout.folder / "results" / "data"
+    data = checkout.folder / "results" / "tiny" / "data"
     with open_store(data / "fetched.h5") as one, open_store(data / "phantom_duke.h5") as other:
         assert one.digest == other.digest
 
@@ -274,3 +316,37 @@ def _training_job(process, state):
             return int(re.search(r"process (\d+)", (state / "lock").read_text())[1])
         time.sleep(0.05)
     raise AssertionError("no checkpoint in two minutes")
+
+
+def test_braces_in_the_title_and_any_name_of_a_dataset_are_no_patterns(tmp_path):
+    study = TINY | {
+        "title": "DP on {OCT}",
+        "datasets": {"over_all": TINY["datasets"]["phantom_duke"]},
+        "grids": [TINY["grids"][0] | {"datasets": ["over_all"]}],
+    }
+    there = Checkout(tmp_path, study)
+    found = there.would_run()
+    assert (found["figures"], found["figures_over_all"]) == (1, 1)
+    there.write(TINY | {"figures": []})
+    code, said = there.run("--dry-run", "--printshellcmds", "--config", "title=DP on {OCT}")
+    assert code == 0, said
+    assert "rule figures" not in said
+    # with the Snakemake of this Python, whichever is on the PATH
+    assert f"{sys.executable} -m snakemake --snakefile" in said
+    assert "--config 'title=DP on {OCT}'" in said
+
+
+def test_in_another_folder_the_configuration_is_that_of_the_workflow(tmp_path):
+    there = Checkout(tmp_path / "workflow")
+    config = there.folder / "config" / "config.yaml"
+    config.write_text((there.folder / "study.yaml").read_text())
+    command = [sys.executable, "-m", "snakemake", "--snakefile", there.folder / "Snakefile"]
+    for options in ([], ["--directory", "other"]):
+        done = subprocess.run(
+            [*command, "--dry-run", "--quiet", "rules", *options],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "phantom_duke" in done.stdout + done.stderr

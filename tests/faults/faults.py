@@ -126,7 +126,7 @@ def _(study, undisturbed):
     half = []
     while not half:
         study.data.unlink(missing_ok=True)
-        run = study.start(target := "results/data/phantom_duke.h5")
+        run = study.start(target := "results/tiny/data/phantom_duke.h5")
         run.until(lambda: any(study.data.parent.glob(".*.h5.*.tmp")))
         run.kill_all()
         unlock(study)

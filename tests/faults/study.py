@@ -38,7 +38,7 @@ class Disturbed:
         else:
             Checkout(folder, STUDY)
             self.finish(_manifest(FINISHED))
-        self.data = folder / "results" / "data" / "phantom_duke.h5"
+        self.data = folder / "results" / "tiny" / "data" / "phantom_duke.h5"
         self.results = folder / "results" / "tiny" / "cells" / DISTURBED
         self.state = folder / "state" / "tiny" / DISTURBED
         self.log = folder / "logs" / "tiny" / "train" / f"{DISTURBED}.log"

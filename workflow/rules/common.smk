@@ -13,22 +13,22 @@ sys.path.insert(0, str(SCRIPTS))
 
 from dpmedbench import captions, cells, figures, pretrained, provenance, support, unfinished
 from dpmedbench import report as contents
-from dpmedbench.config import load
+from dpmedbench.config import check_paths, load
 from dpmedbench.errors import UserError
 
+# conda or a container: a step has an environment of its own, with its engine
+DEPLOYMENT = sorted(map(str, workflow.deployment_settings.deployment_method))
 try:
     STUDY = load(config)
+    check_paths(STUDY)
+    CELLS = {cell.folder: cell for cell in cells.cells(STUDY, deployed=bool(DEPLOYMENT))}
 except UserError as error:
     raise WorkflowError(str(error)) from None
-config.update(STUDY.model_dump(mode="json"))  # with every default, for the report
-for name, dataset in STUDY.datasets.items():
-    if dataset.absent and not dataset.optional:
-        raise WorkflowError(
-            f"config: datasets.{name}.path: found {dataset.path!r}, where there is nothing; give "
-            "the folder or archive that holds the raw data"
-        )
 
 RESULTS = f"results/{STUDY.study}"
+STORE = f"{RESULTS}/data/{{dataset}}.h5"
+SPLITS = f"{RESULTS}/data/{{dataset}}.splits.csv"
+NOISY = f"{RESULTS}/data/{{dataset}}.{{mode}}.{{privacy}}.h5"
 
 
 def code(script, *plugins):
@@ -61,19 +61,25 @@ def train_code(cell):
     )
 
 
+def perturbed_store(cell):
+    """The file of the noisy images that a cell is trained on, None where they have no noise."""
+    noise = cells.noise(STUDY, cell)
+    return noise and NOISY.format(**noise, privacy=cell.privacy)
+
+
 def missing(cell):
     """Why a cell has no results, None where it has."""
+    files = [path.format(dataset=cell.dataset) for path in (STORE, SPLITS)]
     return unfinished.why(
         Path(RESULTS) / "cells" / cell.folder,
         STUDY.datasets[cell.dataset].spec.task,
         cells.settings(STUDY, cell),
         train_code(cell),
         {step: Path("logs", STUDY.study, step, f"{cell.folder}.log") for step in unfinished.FILES},
+        [Path(path) for path in (*files, perturbed_store(cell)) if path],
     )
 
 
-# conda or a container: a step has an environment of its own, with its engine
-DEPLOYMENT = sorted(map(str, workflow.deployment_settings.deployment_method))
 if DEPLOYMENT:
     os.environ.update(PYTHONNOUSERSITE="1")  # nothing from ~/.local, in jobs neither
 if "apptainer" in DEPLOYMENT and not Path("dpmedbench.sif").exists():
@@ -81,7 +87,6 @@ if "apptainer" in DEPLOYMENT and not Path("dpmedbench.sif").exists():
         "dpmedbench.sif: found none in this folder, expected the image of the steps; make it from "
         "Containerfile as docs/environments.md says"
     )
-CELLS = {cell.folder: cell for cell in cells.cells(STUDY, deployed=bool(DEPLOYMENT))}
 LEFT_OUT = cells.left_out(STUDY, deployed=bool(DEPLOYMENT))
 if not CELLS:
     raise WorkflowError(f"config: no cell can be trained: {'; '.join(LEFT_OUT)}")
@@ -94,7 +99,6 @@ if STUDY.unfinished:
             f"unfinished: found no finished cell of study {STUDY.study}, expected at least one; "
             f"the first: {next(iter(MISSING.items()))}"
         )
-config.update(left_out=LEFT_OUT, missing=MISSING, cells=len(CELLS))  # for the report
 if workflow.is_main_process:
     for reason, folders in LEFT_OUT.items():
         logger.warning(f"left out, {len(folders)} cell{'s' * (len(folders) > 1)}: {reason}")
@@ -102,8 +106,9 @@ DATASETS = list(dict.fromkeys(cell.dataset for cell in CELLS.values()))
 FIGURES = figures.catalog()
 # in the order of the configuration: so colours are given out
 PRIVATE = {name: way.private or way.local for name, way in STUDY.mechanisms.items()}
+# loaders of what is not generated, beside which figures show what is published of it
+REAL = {name: data.loader for name, data in STUDY.datasets.items() if data.source != "phantom"}
 BENCHMARK = "results/benchmarks/engines.parquet"  # of benchmarks/engines.py, where it was run
-NOISY = "results/data/{dataset}.{mode}.{privacy}.h5"
 CELL = "{dataset}/{model}/{mechanism}/{privacy}/fold{fold}/seed{seed}"
 TABLES = {
     "history": "history.parquet",
@@ -174,16 +179,19 @@ def raw_folder(wildcards):
     return dataset.path or f"resources/{dataset.source}/{wildcards.dataset}"
 
 
+def raw_digest(wildcards):
+    """Digest of the files in a user's folder of raw data; a param, so that a change of one counts.
+
+    None for what this workflow has made and for a file, which Snakemake follows itself.
+    """
+    path = STUDY.datasets[wildcards.dataset].path
+    return path and provenance.files_digest(path)
+
+
 def weights_file(wildcards):
     """The weights that the training of a cell starts from, if any."""
     model = STUDY.models[wildcards.model]
     return [model.weights_file or pretrained.PATH] if model.weights == "imagenet" else []
-
-
-def perturbed_store(cell):
-    """The file of the noisy images that a cell is trained on, None where they have no noise."""
-    noise = cells.noise(STUDY, cell)
-    return noise and NOISY.format(**noise, privacy=cell.privacy)
 
 
 PERTURBED = {
@@ -239,7 +247,7 @@ def cell_logs(wildcards):
 
 def figures_of(dataset):
     """The figures of a dataset, or (None) those over the whole study."""
-    chosen = [FIGURES[name] for name in STUDY.figures or FIGURES]
+    chosen = [FIGURES[name] for name in (FIGURES if STUDY.figures is None else STUDY.figures)]
     tasks = [STUDY.datasets[name].spec.task for name in ([dataset] if dataset else DATASETS)]
     return [
         figure
@@ -260,7 +268,7 @@ def figure_input(dataset):
     """The tables, stores, masks and descriptions of networks that figures need."""
     datasets = [dataset] if dataset else DATASETS
     files = {need: f"{RESULTS}/tables/{need}.parquet" for need in figures.TABLES}
-    files["store"] = f"results/data/{datasets[0]}.h5"
+    files["store"] = STORE.format(dataset=datasets[0])
     files["perturbed"] = [path for name in datasets for path in perturbed_stores(name)]
     files["masks"] = cell_files("masks.h5", datasets)
     files["networks"] = network_files(datasets)
@@ -271,7 +279,8 @@ def figure_input(dataset):
 
 def figure_captions(dataset):
     """The captions of figures as far as the configuration tells them, by name."""
-    facts = captions.facts(STUDY, [dataset] if dataset else DATASETS)
+    shown = [cell for cell in CELLS.values() if dataset in (None, cell.dataset)]
+    facts = captions.facts(STUDY, shown)
     return {figure.name: figure.caption_with(facts) for figure in figures_of(dataset)}
 
 
@@ -280,7 +289,7 @@ def reported(dataset):
     return [
         shown_in_report(
             path,
-            caption=Path(path).with_suffix(".txt").absolute(),
+            caption=Path(path).with_suffix(".rst").absolute(),
             category=figure_category(figure),
             subcategory=dataset or "All datasets",
             labels=figure_labels(figure),

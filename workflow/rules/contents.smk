@@ -4,8 +4,14 @@ from dpmedbench import files
 
 TEMPLATES = SCRIPTS.parent / "report"
 FINDINGS_FILE = f"{RESULTS}/tables/findings.json"
-if Path(FINDINGS_FILE).exists():
-    config["findings"] = files.read_json(FINDINGS_FILE)  # for the front page
+# for workflow/report/workflow.rst, which sees the configuration of the outermost workflow only
+workflow.modifier_stack[0].globals["config"]["front"] = captions.front_page(
+    STUDY,
+    list(CELLS.values()),
+    LEFT_OUT,
+    MISSING,
+    files.read_json(FINDINGS_FILE) if Path(FINDINGS_FILE).exists() else {},
+)
 
 
 def page_files(suffix):

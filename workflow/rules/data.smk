@@ -48,11 +48,11 @@ rule preprocess:
     input:
         raw_folder,
     output:
-        "results/data/{dataset}.h5",
+        STORE,
     log:
-        "logs/preprocess/{dataset}.log",
+        f"logs/{STUDY.study}/preprocess/{{dataset}}.log",
     benchmark:
-        "logs/preprocess/{dataset}.benchmark.tsv"
+        f"logs/{STUDY.study}/preprocess/{{dataset}}.benchmark.tsv"
     conda:
         "../../envs/preprocess.yaml"
     threads: 16
@@ -63,6 +63,7 @@ rule preprocess:
         dataset=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(
             mode="json", exclude={"optional", "split", "phantom", "class_weights", "noise_seed"}
         ),
+        raw=raw_digest,
         code=lambda wildcards: code("preprocess.py", loader_of(wildcards)),
     script:
         "../scripts/preprocess.py"
@@ -70,11 +71,11 @@ rule preprocess:
 
 rule perturb:
     input:
-        "results/data/{dataset}.h5",
+        STORE,
     output:
         NOISY,
     log:
-        "logs/perturb/{dataset}.{mode}.{privacy}.log",
+        f"logs/{STUDY.study}/perturb/{{dataset}}.{{mode}}.{{privacy}}.log",
     wildcard_constraints:
         mode="[a-z_]+",
     conda:
@@ -90,12 +91,12 @@ rule perturb:
 
 rule split:
     input:
-        "results/data/{dataset}.h5",
+        STORE,
     output:
         # kept on a second run, so that what a person edited is not lost
-        update("results/data/{dataset}.splits.csv"),
+        update(SPLITS),
     log:
-        "logs/split/{dataset}.log",
+        f"logs/{STUDY.study}/split/{{dataset}}.log",
     conda:
         "../../envs/preprocess.yaml"
     params:

@@ -3,16 +3,20 @@ for DRAWN in [*DATASETS, None]:
 
     rule:
         name:
-            f"figures_{DRAWN or 'over_all'}"
+            f"figures_{DRAWN}" if DRAWN else "figures"
         input:
             **figure_input(DRAWN),
         output:
             figures=reported(DRAWN),
             others=[
-                path for suffix in ("png", "pdf", "txt") for path in figure_files(DRAWN, suffix)
+                path
+                for suffix in ("png", "pdf", "txt", "rst")
+                for path in figure_files(DRAWN, suffix)
             ],
         log:
-            f"logs/{STUDY.study}/figures/{DRAWN or 'over_all'}.log",
+            f"logs/{STUDY.study}/figures/{DRAWN}.log"
+            if DRAWN
+            else f"logs/{STUDY.study}/figures.log",
         conda:
             "../../envs/figures.yaml"
         threads: 4
@@ -23,6 +27,7 @@ for DRAWN in [*DATASETS, None]:
                 "left_out": LEFT_OUT,
                 "missing": MISSING,
                 "support": support.rows(),
+                "real": REAL,
             },
             mechanisms=PRIVATE,
             code=code("figures.py", *(f"figures.{figure.name}" for figure in figures_of(DRAWN))),
@@ -32,7 +37,7 @@ for DRAWN in [*DATASETS, None]:
 
 rule network:
     input:
-        "results/data/{dataset}.h5",
+        STORE,
     output:
         f"{RESULTS}/networks/{{dataset}}/{{model}}.json",
     log:

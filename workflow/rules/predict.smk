@@ -2,8 +2,8 @@ rule segment:
     input:
         model=f"{RESULTS}/cells/{CELL}/model.safetensors",
         history=f"{RESULTS}/cells/{CELL}/history.parquet",
-        data="results/data/{dataset}.h5",
-        splits="results/data/{dataset}.splits.csv",
+        data=STORE,
+        splits=SPLITS,
         perturbed=perturbed_images,
     output:
         masks=f"{RESULTS}/cells/{CELL}/masks.h5",

@@ -1,3 +1,7 @@
+# with conda that of envs/report.yaml; else this one, whichever is first on the PATH
+SNAKEMAKE = "snakemake" if "conda" in DEPLOYMENT else f"{shlex.quote(sys.executable)} -m snakemake"
+
+
 rule page:
     input:
         unpack(
@@ -66,7 +70,8 @@ rule paper:
     conda:
         "../../envs/figures.yaml"
     params:
-        title=STUDY.title or STUDY.study,
+        # by a function: in a text Snakemake takes {} for a wildcard
+        title=lambda wildcards: STUDY.title or STUDY.study,
         figures=drawn(),
         code=code("paper.py"),
     script:
@@ -91,14 +96,13 @@ rule report:
         missing=MISSING,
         templates=[files.sha256(path) for path in sorted(TEMPLATES.iterdir())],
         snakefile=workflow.main_snakefile,
-        options=config_options(),
+        options=lambda wildcards: config_options(),  # with the title, as in rule paper
         # in a module it may have another name
         target=lambda wildcards: rules.results.rule.name,
         stylesheet=TEMPLATES / "report.css",
     shell:
-        # Snakemake's own report, made by a second Snakemake while this one holds the lock; it may
-        # not be on the PATH of who called this one by its full name
-        f'PATH="$PATH:{Path(sys.executable).parent}" '
-        "snakemake --snakefile {params.snakefile:q} {params.options} --workflow-profile none"
+        # Snakemake's own report, made by a second Snakemake while this one holds the lock
+        f"{SNAKEMAKE} "
+        "--snakefile {params.snakefile:q} {params.options} --workflow-profile none"
         " --nolock --report {output:q} --report-stylesheet {params.stylesheet:q}"
         " {params.target} >{log:q} 2>&1"

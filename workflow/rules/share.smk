@@ -46,7 +46,7 @@ rule bug_report:
     params:
         settings=lambda wildcards: cells.settings(STUDY, cell_of(wildcards)),
         cell=f"{RESULTS}/cells/{CELL}",
-        data="results/data/{dataset}",
+        data=f"{RESULTS}/data/{{dataset}}",
         # as inputs they would train the cell
         logs=cell_logs,
         code=code("bug_report.py"),

@@ -1,7 +1,7 @@
 rule train:
     input:
-        data="results/data/{dataset}.h5",
-        splits="results/data/{dataset}.splits.csv",
+        data=STORE,
+        splits=SPLITS,
         weights=weights_file,
         perturbed=perturbed_images,
     output:
@@ -22,8 +22,8 @@ rule train:
         )
     threads: 4
     resources:
+        **cells.execution(STUDY),  # not params: they train nothing again
         gpu=1,
-        cells_per_gpu=STUDY.training.cells_per_gpu,  # not a param: it trains nothing again
         mem_mb=megabytes(8000, 4),
         runtime=train_minutes,
     params:

@@ -6,11 +6,17 @@ from dpmedbench import collector, devices, locks
 from dpmedbench.job import running
 
 state, settings = Path(snakemake.params.state), snakemake.params.settings
+resources = snakemake.resources
+execution = {
+    "device": resources.device,
+    "checkpoint_every": resources.checkpoint_every,
+    "physical_batch_size": resources.physical_batch_size,
+}
 
 with (
     running(snakemake),
     locks.held([state / "lock"], f"{state}"),
-    devices.slot(settings["training"]["device"], snakemake.resources.cells_per_gpu),
+    devices.slot(resources.device, resources.cells_per_gpu),
 ):
     with collector.paused():
         import torch  # not before: it is to see no other GPU
@@ -26,5 +32,7 @@ with (
             settings["identity"]["fold"],
             snakemake.input.perturbed or None,
         )
-    cell = memory.run(lambda halvings: Cell(settings, data, state, snakemake.params.code, halvings))
+    cell = memory.run(
+        lambda halvings: Cell(settings, execution, data, state, snakemake.params.code, halvings)
+    )
     outcome.write(cell, snakemake.output)

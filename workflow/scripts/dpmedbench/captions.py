@@ -1,34 +1,69 @@
-"""What the captions of the report say of the configuration."""
+"""What captions and the front page of the report say of the cells that were run, in words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from dpmedbench import rst
+from dpmedbench.cells import Cell, settings
 from dpmedbench.config import Study
 from dpmedbench.figures import wording
 
 
-def facts(study: Study, datasets: Sequence[str]) -> dict[str, object]:
-    """The fields that a figure's caption may use, for one or more datasets of `study`."""
-    grids = [grid for grid in study.grids if set(datasets) & set(grid.datasets)]
-    noise = [f"sigma{sigma:g}" for grid in grids for sigma in grid.noise_multiplier]
-    noise += [f"eps{value:g}" for grid in grids for value in grid.target_epsilon]
-    noise += [f"beta{value:g}" for grid in grids for value in grid.beta]
+def facts(study: Study, cells: Sequence[Cell]) -> dict[str, object]:
+    """The fields that a figure's caption may use, for the `cells` of `study` that it shows."""
+    datasets = list(dict.fromkeys(cell.dataset for cell in cells))
     sizes = [study.datasets[name].image_size for name in datasets]
+    noise = wording.noises([cell.privacy for cell in cells])
     return {
         "study": study.study,
-        "dataset": _joined(datasets),
-        "models": _joined(wording.name(name) for grid in grids for name in grid.models),
-        "mechanisms": _joined(wording.name(name) for grid in grids for name in grid.mechanisms),
+        "dataset": _joined(_dataset(study, name) for name in datasets),
+        "models": _joined(wording.name(cell.model) for cell in cells),
+        "mechanisms": _joined(wording.name(cell.mechanism) for cell in cells),
         "noise": _joined(map(wording.noise_name, noise)) or "none",
         "delta": wording.power(study.privacy.delta),
         "accountant": study.privacy.accountant.upper(),
         "epochs": study.training.epochs,
         "batch_size": study.training.batch_size,
-        "learning_rate": f"{study.training.learning_rate:g}",
+        "learning_rate": _learning_rates(study, cells),
         "image_size": _joined(f"{height} x {width}" for height, width in sizes),
         "unit": study.privacy.unit,
     }
+
+
+def front_page(
+    study: Study,
+    cells: Sequence[Cell],
+    left_out: Mapping[str, Sequence[str]],
+    missing: Mapping[str, str],
+    findings: Mapping[str, object],
+) -> dict[str, object]:
+    """All that the front page says; texts as reStructuredText takes them, and `config`, the study.
+
+    `cells` have results; `left_out` are not trained, by reason, and `missing` says of others why
+    they have no results. Of both the front page gets pairs. `findings` (`report.findings.find`)
+    are empty before there are any.
+    """
+    return rst.escaped(
+        facts(study, cells)
+        | {"title": study.title or study.study, "cells": len(cells), "findings": findings}
+        | {"left_out": [*left_out.items()], "missing": [*missing.items()]}
+    ) | {"config": study.model_dump(mode="json")}
+
+
+def _dataset(study: Study, name: str) -> str:
+    return f"{name} [generated]" if study.datasets[name].source == "phantom" else name
+
+
+def _learning_rates(study: Study, cells: Sequence[Cell]) -> str:
+    """ "0.005", or "0.005 for Non-private, 0.01 for Opacus flat and Bookkeeping"."""
+    found: dict[float, list[str]] = {}
+    for mechanism, cell in {cell.mechanism: cell for cell in cells}.items():
+        rate = settings(study, cell)["training"]["learning_rate"]
+        found.setdefault(rate, []).append(wording.name(mechanism))
+    if len(found) == 1:
+        return f"{next(iter(found)):g}"
+    return _joined(f"{rate:g} for {' and '.join(names)}" for rate, names in found.items())
 
 
 def _joined(names) -> str:

@@ -7,6 +7,9 @@ from pathlib import PurePosixPath
 
 from dpmedbench import mechanisms, support
 from dpmedbench.config import Grid, Section, Study
+from dpmedbench.errors import UserError
+
+EXECUTION = ("device", "checkpoint_every", "physical_batch_size", "cells_per_gpu")
 
 
 class Cell(Section):
@@ -34,7 +37,10 @@ class Cell(Section):
 
 
 def cells(study: Study, deployed: bool = False) -> list[Cell]:
-    """Every cell that is trained, once, in the order of the grids; `deployed` as in why_not."""
+    """Every cell that is trained, once, in the order of the grids; `deployed` as in why_not.
+
+    Raises UserError where two noise levels would have one folder.
+    """
     return [cell for cell in _all(study) if why_not(study, cell, deployed) is None]
 
 
@@ -83,8 +89,18 @@ def _all(study: Study) -> list[Cell]:
                     seed=seed,
                     **privacy,
                 )
-                found.setdefault(cell.folder, cell)
+                same = found.setdefault(cell.folder, cell)
+                if same != cell:
+                    raise UserError(
+                        f"config: grids: found the noise levels {_level(same)!r} and "
+                        f"{_level(cell)!r}, which would share the folder {cell.folder}; leave one "
+                        "out, or make them differ in the first six digits"
+                    )
     return list(found.values())
+
+
+def _level(cell: Cell) -> float | None:
+    return cell.noise_multiplier or cell.target_epsilon or cell.beta
 
 
 def _privacy(study: Study, grid: Grid, mechanism: str) -> list[dict]:
@@ -125,7 +141,8 @@ def noise(study: Study, cell: Cell) -> dict | None:
 def settings(study: Study, cell: Cell) -> dict:
     """All that decides a cell's result, resolved, as plain JSON values.
 
-    Keys: identity (the columns of every table), model, task, mechanism, privacy, training.
+    Keys: identity (the columns of every table), model, task, mechanism, privacy (empty where the
+    training is not private), training. A cell is trained again where they change.
     """
     mechanism = study.mechanisms[cell.mechanism]
     weights = study.datasets[cell.dataset].class_weights
@@ -133,8 +150,7 @@ def settings(study: Study, cell: Cell) -> dict:
     way["mode"] = mode = mechanism.mode or mechanisms.default_mode(mechanism.engine)
     if mechanism.local:
         way["beta"] = cell.beta
-    training = study.training.model_dump(mode="json", exclude={"cells_per_gpu"})
-    training["physical_batch_size"] = training["physical_batch_size"] or training["batch_size"]
+    training = study.training.model_dump(mode="json", exclude=set(EXECUTION))
     training["learning_rate"] = mechanism.learning_rate or training["learning_rate"]
     return {
         "identity": {
@@ -155,6 +171,14 @@ def settings(study: Study, cell: Cell) -> dict:
         "model": study.models[cell.model].model_dump(mode="json"),
         "task": {} if weights is None else {"class_weights": weights},
         "mechanism": way,
-        "privacy": study.privacy.model_dump(mode="json"),
+        "privacy": study.privacy.model_dump(mode="json") if mechanism.private else {},
         "training": training,
+    }
+
+
+def execution(study: Study) -> dict:
+    """How cells are trained where that changes nothing of what comes out: the keys of EXECUTION."""
+    chosen = study.training.model_dump(mode="json", include=set(EXECUTION))
+    return chosen | {
+        "physical_batch_size": study.training.physical_batch_size or study.training.batch_size
     }

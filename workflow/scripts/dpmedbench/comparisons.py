@@ -43,26 +43,31 @@ def table(results: Results) -> pd.DataFrame:
     Private mechanisms are compared at the same noise, and each with those that are not private;
     `privacy` is the noise of the private ones. The metrics are the primary one of the test set
     (`Results.primary`), paired by patient: `pairs` of them, and "step_seconds", paired by run. Of
-    both only the runs (folds and seeds) that both mechanisms have count.
+    both only the runs (folds and seeds) that both mechanisms have count, of "step_seconds" those
+    on the same device.
 
-    `difference` is `second` minus `first`; `low` and `high` are the ends of its 95 % interval over
-    patients and runs (`statistics.interval`). `p` is of a paired permutation test, `p_holm` that
-    of Holm over all comparisons of the study of either kind. `verdict`: "higher" or "lower" where
-    `p_holm` is below 0.05 and the interval is without 0, "cannot be separated" where not, and
-    "single runs" where there is one run of each, which says nothing of the next.
+    `difference` is `second` minus `first`, the mean over runs of the mean over patients; `low` and
+    `high` are the ends of its 95 % interval over patients and runs (`statistics.interval`). `p` is
+    of a paired permutation test, `p_holm` that of Holm over all comparisons of the study of either
+    kind. `verdict`: "higher" or "lower" where `p_holm` is below 0.05 and the interval is without
+    0, "cannot be separated" where not, and "single runs" where there is one run of each, which says
+    nothing of the next. `note` says where, beside the other p, no result of these pairs could have
+    had a `p_holm` below 0.05.
     """
     by_patient = _values(results.test_scores, [*RUN, "patient"])
     seconds = results.cells.assign(score=results.cells["step_seconds"])
-    by_run = _values(seconds.assign(part=seconds["score"]), RUN)
+    by_run = _values(seconds.assign(part=seconds["score"]), [*RUN, "device"])
     pairs = list(_pairs(results.cells))
     rows = [_compared(*pair, by_patient, results.primary(pair[0][0])) for pair in pairs]
     rows += [_compared(*pair, by_run, "step_seconds") for pair in pairs]
     frame = pd.DataFrame([row for row in rows if row], columns=COLUMNS)
     for _, kind in frame.groupby(frame["metric"] == "step_seconds"):
         frame.loc[kind.index, "p_holm"] = statistics.holm(kind["p"])
-        several = kind["runs"] > 1
-        least = several.sum() * 2.0 ** (1 - kind["pairs"])
-        frame.loc[kind.index[several & (least >= LEVEL)], "note"] = FEW
+        least = kind["pairs"].map(statistics.smallest)
+        # what Holm multiplies it with; where one pair has no p, it has no result either
+        times = [max(1, (kind["p"] >= p).sum()) for p in least]
+        few = (kind["runs"] > 1) & (least * times >= LEVEL)
+        frame.loc[kind.index[few], "note"] = FEW
     separated = frame["p_holm"] < LEVEL
     verdicts = {
         SINGLE: frame["runs"] == 1,
@@ -102,12 +107,13 @@ def _compared(
     frame = differences.reset_index()
     frame["run"] = frame.groupby(RUN).ngroup()
     unit = "patient" if "patient" in frame else "run"
-    of_unit = frame.groupby(unit)["part"].mean()
+    of_run = frame.groupby("run")["part"].transform("size")
+    of_unit = (frame["part"] / of_run).groupby(frame[unit]).sum()  # they add up to the difference
     runs = frame["run"].nunique()
     value, low, high = frame["score"].mean(), math.nan, math.nan
     if runs > 1:
-        units = list(dict.fromkeys(("run", unit)))
-        value, low, high = statistics.mean_interval(frame, "score", units)
+        levels = list(dict.fromkeys((unit, "run")))
+        value, low, high = statistics.mean_interval(frame, "score", levels)
     dataset, model, mechanism, privacy = second
     return {
         "dataset": dataset,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import shutil
 import tarfile
-import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urljoin
 
+from dpmedbench import locks
 from dpmedbench.archives import DAMAGED, damaged, inside, tar_files, zip_files
 from dpmedbench.console import say, track
 from dpmedbench.datasets.base import Download
@@ -39,8 +40,9 @@ def fetch(download: Download, folder: Path) -> Path:
     The bytes go to `<filename>.part`; what is there already is kept if the server can go on from
     it. A dropped connection or a busy server is tried again, `ATTEMPTS` times in a row without
     progress. Size and SHA-256 are checked where known; bytes that fail are removed, so that the
-    next run starts clean. UserError for everything else that stands in the way, and for a server
-    that leads from https to http.
+    next run starts clean. A lock beside the file lets one process at a time do it: two datasets may
+    be of one archive. UserError for everything else that stands in the way, and for a server that
+    leads from https to http.
     """
     path = Path(folder) / download.filename
     if path.is_file():
@@ -48,12 +50,14 @@ def fetch(download: Download, folder: Path) -> Path:
         return path
     part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _complete(download, part)
-        _check(download, part)
-        with part.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(part, path)
+        with _alone(path):
+            if path.is_file():  # another dataset was first, and checked it
+                return path
+            _complete(download, part)
+            _check(download, part)
+            with part.open("rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(part, path)
     except OSError as error:
         raise _disk_error(error, part) from error
     return path
@@ -63,38 +67,55 @@ def unpack(archive: Path, folder: Path) -> Path:
     """Unpack a zip or tar file into the new `folder`, or copy a single one, and return the folder.
 
     It is unpacked beside the folder and renamed, so that the folder is whole or absent; an empty
-    one may be there already. UserError for a damaged archive, for a member that is no plain file
-    or would leave the folder, and for more bytes than any archive of its size should hold.
+    one may be there already. What a killed process left half unpacked goes. UserError for a damaged
+    archive, for a member that is no plain file or would leave the folder, and for more bytes than
+    any archive of its size should hold.
     """
     archive, folder = Path(archive), Path(folder)
-    if folder.is_dir() and any(folder.iterdir()):
+    if _filled(folder):
         raise UserError(f"{folder}: found a folder with files in it, expected none; remove it.")
-    temporary = None
+    temporary = folder.with_name(f".{folder.name}.tmp")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        left = most = max(UNPACKED, TIMES * archive.stat().st_size)
-        for name, content in track(_members(archive), f"unpacking {archive.name}"):
-            target = temporary / inside(archive, name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as handle:
-                while chunk := content.read(MEBIBYTE):
-                    if (left := left - len(chunk)) < 0:
-                        raise UserError(
-                            f"{archive}: found more than {most} bytes in it, expected at most "
-                            f"{TIMES} times its own size; do not trust this archive."
-                        )
-                    handle.write(chunk)
-        temporary.chmod(0o755)
-        os.replace(temporary, folder)
+        with _alone(folder):
+            if _filled(folder):  # another process was first
+                return folder
+            try:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir()
+                _extract(archive, temporary)
+                os.replace(temporary, folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     except DAMAGED as error:
         raise damaged(archive, error) from error
     except OSError as error:
         raise _disk_error(error, folder) from error
-    finally:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _alone(path: Path) -> contextlib.AbstractContextManager:
+    """Hold the lock of what is made at `path`, a file beside it that stays."""
+    return locks.held([path.with_name(f".{path.name}.lock")], str(path))
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    """Write every file of an archive below `folder`."""
+    left = most = max(UNPACKED, TIMES * archive.stat().st_size)
+    for name, content in track(_members(archive), f"unpacking {archive.name}"):
+        target = folder / inside(archive, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as handle:
+            while chunk := content.read(MEBIBYTE):
+                if (left := left - len(chunk)) < 0:
+                    raise UserError(
+                        f"{archive}: found more than {most} bytes in it, expected at most "
+                        f"{TIMES} times its own size; do not trust this archive."
+                    )
+                handle.write(chunk)
 
 
 def _complete(download: Download, part: Path) -> None:

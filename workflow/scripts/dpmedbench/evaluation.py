@@ -15,6 +15,8 @@ from dpmedbench.classification_metrics import ECE_BINS
 
 RUN = ["fold", "seed"]
 SEGMENTED = ("dice", "iou", "hd95", "boundary_mae")
+AT_ONCE = 2**21  # weights of images that an area is made of, which bounds its memory
+DISTANCES = {"hd95": "missed_hd95", "boundary_mae": "missed_boundary_mae"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Evaluation:
             which is their mean over the patients of a run. NaN where not tested.
         primary: (R, P), the same mean, but with the spread of the metric: the part of a patient of
             a rare class is large because the class is rare, which no other patients would change.
+        missed: of a segmentation, {distance: (how often, of how many)}: classes in the truth of an
+            image that have no distance, mostly because the prediction is without them.
     """
 
     runs: pd.MultiIndex
@@ -39,13 +43,15 @@ class Evaluation:
     scores: Callable[[np.ndarray], dict[str, np.ndarray]]
     parts: np.ndarray
     primary: np.ndarray
+    missed: dict[str, tuple[int, int]]
 
 
 def segmentation(frame: pd.DataFrame) -> Evaluation:
-    """Evaluation of a table with a row a run, patient and class: "images", means of `SEGMENTED`.
+    """Evaluation of a table with a row a run, patient and class, as `results.Results.segmented`.
 
     Each metric is the mean over classes of the means over patients: `dice` and `hd95` without
-    class 0, `dice_with_background` and `miou` with it; `boundary_mae` over the boundaries.
+    class 0, `dice_with_background` and `miou` with it; `boundary_mae` over the boundaries. None is
+    defined where no patient with a weight has a class that others of the run have.
     """
     run, runs = pd.MultiIndex.from_frame(frame[RUN]).factorize()
     patient, patients = pd.factorize(frame["patient"])
@@ -54,20 +60,27 @@ def segmentation(frame: pd.DataFrame) -> Evaluation:
     values = np.full((len(runs), len(patients), classes, len(SEGMENTED)), np.nan)
     values[run, patient, number] = frame[list(SEGMENTED)]
     present = range(min(classes - 1, 1), classes)
+    known = ~np.isnan(values).all(1)
 
     def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
-        dice, iou, hd95, boundary = np.moveaxis(_means(values, weights), -1, 0)
+        means = _means(values, weights)
+
+        def over(chosen: range, metric: str) -> np.ndarray:
+            at = SEGMENTED.index(metric)
+            return _balanced(means[..., chosen, at], known[..., chosen, at])
+
         named = {
-            "dice": nanmean(dice[..., present]),
-            "dice_with_background": nanmean(dice),
-            "miou": nanmean(iou),
-            "hd95": nanmean(hd95[..., present]),
-            "boundary_mae": nanmean(boundary),
+            "dice": over(present, "dice"),
+            "dice_with_background": over(range(classes), "dice"),
+            "miou": over(range(classes), "iou"),
+            "hd95": over(present, "hd95"),
+            "boundary_mae": over(range(classes), "boundary_mae"),
         }
-        return named | {f"dice_{c}": dice[..., c] for c in range(classes)}
+        return named | {f"dice_{c}": means[..., c, 0] for c in range(classes)}
 
     images = int(frame.groupby("patient")["images"].max().sum())
-    return Evaluation(runs, patients, images, scores, *_primary(values[:, :, present, 0]))
+    primary = _primary(values[:, :, present, 0])
+    return Evaluation(runs, patients, images, scores, *primary, _missed(frame))
 
 
 def classification(frame: pd.DataFrame) -> Evaluation:
@@ -101,22 +114,25 @@ def classification(frame: pd.DataFrame) -> Evaluation:
     sure = np.nan_to_num(probability).max(1).astype(np.float32)
     edges = np.linspace(0, 1, ECE_BINS + 1, dtype=np.float32)[1:-1]
     gap = of_patients(np.searchsorted(edges, sure), ECE_BINS, sure - (predicted == label))
-    areas = [
-        _areas(patient[run == r], label[run == r], probability[run == r]) for r in range(len(runs))
-    ]
+
+    def area(r: int, weights: np.ndarray) -> np.ndarray:
+        here = np.flatnonzero(run == r)
+        parts = np.array_split(weights, 1 + len(weights) * len(here) // AT_ONCE)
+        each = (part[:, patient[here]] / images[cell[here]] for part in parts)
+        return np.concatenate([_area(part, label[here], probability[here]) for part in each])
 
     def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
         table = _means(answers, weights)
         return {
             "accuracy": np.trace(table, axis1=-2, axis2=-1),
             "balanced_accuracy": _balanced(_means(right, weights), known),
-            "auroc": np.stack([area(weights) for area in areas], -1),
+            "auroc": np.stack([area(r, weights) for r in range(len(runs))], -1),
             "kappa": _kappa(table),
             "ece": np.abs(_means(gap, weights)).sum(-1),
         }
 
     different = len(frame[["patient", "record"]].drop_duplicates())
-    return Evaluation(runs, patients, different, scores, *_primary(right))
+    return Evaluation(runs, patients, different, scores, *_primary(right), {})
 
 
 def nanmean(values: np.ndarray) -> np.ndarray:
@@ -175,37 +191,37 @@ def _kappa(table: np.ndarray) -> np.ndarray:
     return np.where(several, 1 - observed / np.where(several, expected, 1), np.nan)
 
 
-def _areas(
-    patient: np.ndarray, label: np.ndarray, probability: np.ndarray
-) -> Callable[[np.ndarray], np.ndarray]:
-    """The mean AUROC over classes of one run, of weights (B, P) of its patients: (B,).
+def _missed(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """`Evaluation.missed`; boundaries are those of the classes up to the last that has one."""
+    found = {}
+    for distance, missed in DISTANCES.items():
+        among = frame["class"] > 0
+        if distance == "boundary_mae":
+            among &= frame["class"] <= frame.loc[frame[distance].notna(), "class"].max()
+        found[distance] = tuple(int(n) for n in frame.loc[among, [missed, "present"]].sum())
+    return found
 
-    An area is a mean over pairs of an image of the class and one of another: quadratic in the
-    weights of the patients. The images must be sorted by patient.
+
+def _area(weights: np.ndarray, label: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """The mean AUROC over classes of the images of one run, by weights (B, n) of them: (B,).
+
+    An area is a mean over pairs of an image of the class and one of another, which is counted
+    along the sorted images, ties half.
     """
     found = np.unique(label)
     if len(found) < 2 or not np.isfinite(probability).all():
-        return lambda weights: np.full(len(weights), np.nan)
-    names, starts = np.unique(patient, return_index=True)
-    share = 1 / np.bincount(patient)[patient]
-    classes = []
+        return np.full(len(weights), np.nan)
+    areas = []
     twins = probability.shape[1] == 2  # the area of one class is that of the other
     for c in found[twins:]:
-        score, inside = probability[:, c], share * (label == c)
-        wins = (score[:, None] > score) + 0.5 * (score[:, None] == score)
-        wins *= inside[:, None] * (share - inside)
-        wins = np.add.reduceat(np.add.reduceat(wins, starts, axis=0), starts, axis=1)
-        amounts = [np.add.reduceat(amount, starts) for amount in (inside, share - inside)]
-        # float32 halves what takes most of the time of a summary
-        classes.append((wins.astype(np.float32), *amounts))
-
-    def area(weights: np.ndarray) -> np.ndarray:
-        here, found = weights[:, names], []
-        short = here.astype(np.float32)
-        for wins, inside, outside in classes:
-            pairs = (here @ inside) * (here @ outside)
-            won = ((short @ wins) * short).sum(1, dtype=float)
-            found.append(np.where(pairs > 0, won / np.where(pairs > 0, pairs, 1), np.nan))
-        return np.mean(found, axis=0)
-
-    return area
+        order = np.argsort(probability[:, c])
+        each = weights[:, order]
+        inside = each * (label[order] == c)
+        outside = each - inside
+        ties = np.unique(probability[order, c], return_index=True)[1]
+        if len(ties) < len(label):
+            inside, outside = (np.add.reduceat(s, ties, axis=1) for s in (inside, outside))
+        won = (inside * (outside.cumsum(1) - outside / 2)).sum(1)
+        pairs = inside.sum(1) * outside.sum(1)
+        areas.append(np.where(pairs > 0, won / np.where(pairs > 0, pairs, 1), np.nan))
+    return np.mean(areas, axis=0)

@@ -8,12 +8,14 @@ import glob
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from dpmedbench.errors import UserError
 
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+DAY = 86400.0  # seconds
 
 
 @contextlib.contextmanager
@@ -22,17 +24,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     On an exception the temporary file is removed and `path` stays as it was. The file and its
     folder are synced to disk, so that a power cut leaves the old file or the new one. What a killed
-    process left half written goes.
+    process left half written goes; what a living one writes at the same time stays.
 
     Raises:
         UserError: where the disk is full, or the folder may not be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            left.unlink(missing_ok=True)
+            if _abandoned(left):
+                left.unlink(missing_ok=True)
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
@@ -47,6 +50,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _abandoned(temporary: Path) -> bool:
+    """Whether nobody writes a temporary file any more.
+
+    The process that its name tells is gone from this machine, or has not written for a day: one of
+    another machine cannot be asked.
+    """
+    host, _, process = temporary.stem.rpartition(".")
+    try:
+        if host.endswith(f".{os.uname().nodename}"):
+            os.kill(int(process), 0)
+        return time.time() - temporary.stat().st_mtime > DAY
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+    except PermissionError:  # a process of another user
+        return False
 
 
 def refusal(error: BaseException | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -114,6 +115,7 @@ def privacy(cell: Cell) -> dict:
         "sampler": type(cell.sampler).__name__,
         "batch_size_expected": cell.options["batch_size"],
         "sparsification": sparsified and sparsified["final_rate"],
+        "noise_schedule": plan and cell.settings["mechanism"]["noise_schedule"]["kind"],
     }
     spent = epsilons(cell, plan.steps if plan else 0)
     spent = {key: value if math.isfinite(value) else None for key, value in spent.items()}
@@ -150,7 +152,7 @@ def costs(cell: Cell) -> dict:
         "batch_size": options["batch_size"],
         "physical_batch_size": cell.physical_batch_size,
         **cost.step_summary(cell.timer.seconds),
-        "epoch_seconds_p50": sorted(row["seconds"] for row in cell.history)[len(cell.history) // 2],
+        "epoch_seconds_p50": statistics.median(row["seconds"] for row in cell.history),
         "images_per_second": sum(row["samples"] for row in cell.history) / training,
         **cell.peak.bytes,
         "training_seconds": training,

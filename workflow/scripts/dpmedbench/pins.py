@@ -36,7 +36,14 @@ COMMANDS = {"report": {"snakemake", "pygments"}}
 # Modules of dpmedbench of which the scripts of an environment call nothing that imports more.
 # That of the report reads the rules and calls nothing.
 READ = {
-    "figures": {"classification_metrics", "mechanisms", "metrics", "models"},
+    "figures": {
+        "classification_metrics",
+        "mechanisms",
+        "metrics",
+        "models",
+        "pretrained",
+        "privacy",
+    },
     "preprocess": {"pretrained"},
 }
 # Of torch, in its build for CUDA, which names their versions itself.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import datetime
 import hashlib
 import os
@@ -26,7 +27,7 @@ def code_digest(script: str | Path, *plugins: str) -> str:
 
     Modules found by name at run time (a dataset, a model, an engine, a figure) are given as
     `plugins`, so that adding one leaves the others' digests alone. Comments, docstrings and
-    layout do not count.
+    layout do not count; tables beside a package (.csv), which are its content, do.
     """
     pending = [_imports(Path(script)), {f"dpmedbench.{plugin}" for plugin in plugins}]
     found: set[str] = set()
@@ -37,6 +38,8 @@ def code_digest(script: str | Path, *plugins: str) -> str:
     digest = hashlib.sha256(_tree_digest(Path(script)).encode())
     for module in sorted(found):
         digest.update(f"{module} {_tree_digest(_file(module))}".encode())
+        for table in _tables(_file(module)):
+            digest.update(table.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -48,12 +51,29 @@ def _tree(path: Path) -> ast.Module:
             node
         ):
             node.body[0] = ast.Pass()
+        elif isinstance(node, ast.JoinedStr):  # 3.12 finds an empty text behind f"{x:{y}}"
+            node.values = [part for part in node.values if getattr(part, "value", None) != ""]
     return tree
 
 
 @cache
 def _tree_digest(path: Path) -> str:
-    return hashlib.sha256(ast.dump(_tree(path)).encode()).hexdigest()
+    return hashlib.sha256(_dump(_tree(path)).encode()).hexdigest()
+
+
+def _dump(part: object) -> str:
+    """A part of a tree as text, the same in every version of Python.
+
+    Left out are empty fields, which versions add (`type_params` in 3.12) and `ast.dump` shows in
+    some only, and `ctx`, which follows from the place.
+    """
+    if isinstance(part, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(part) if name != "ctx")
+        shown = (f"{name}={_dump(value)}" for name, value in fields if value not in (None, []))
+        return f"{type(part).__name__}({', '.join(shown)})"
+    if isinstance(part, list):
+        return f"[{', '.join(map(_dump, part))}]"
+    return ascii(part)
 
 
 @cache
@@ -68,11 +88,45 @@ def _imports(path: Path) -> set[str]:
     return {name for name in found if name.startswith("dpmedbench") and _file(name)}
 
 
+def _tables(path: Path) -> list[Path]:
+    """The tables beside the package whose top the file `path` is."""
+    return sorted(path.parent.glob("*.csv")) if path.name == "__init__.py" else []
+
+
 def _file(module: str) -> Path | None:
     path = ROOT.joinpath(*module.split(".")[1:])
     if path.is_dir():
         return path / "__init__.py"
     return path.with_suffix(".py") if path.with_suffix(".py").exists() else None
+
+
+@cache
+def files_digest(folder: str | Path) -> str | None:
+    """Digest of names, sizes and times of all files below a folder; None for what is no folder.
+
+    Of a folder that no rule has made Snakemake follows the time only, which stays where a file is
+    written in place or in a subfolder. Links are followed; hidden and temporary files do not count,
+    nor does what cannot be read.
+    """
+    if not os.path.isdir(folder):
+        return None
+    digest, seen = hashlib.sha256(), set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = os.stat(place)
+        if (here.st_dev, here.st_ino) in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.startswith(".") or name.endswith(("~", ".tmp")):
+                continue
+            path = os.path.join(place, name)
+            with contextlib.suppress(OSError):
+                found = os.stat(path)
+                entry = os.path.relpath(path, folder), found.st_size, found.st_mtime_ns
+                digest.update(ascii(entry).encode())
+    return digest.hexdigest()[:16]
 
 
 def manifest() -> dict:

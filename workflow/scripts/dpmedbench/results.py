@@ -19,6 +19,7 @@ TRAITS = [
     "clipping",
     "clipping_style",
     "sparsification",
+    "noise_schedule",
     "noise_multiplier",
     "target_epsilon",
     "beta",
@@ -41,6 +42,7 @@ MEASURED = {
 }
 SCORED = {
     ("test_selected", "accuracy"): "test_accuracy_best",
+    ("last_epoch", "accuracy"): "test_accuracy_last",
     ("model_on_noisy", "accuracy"): "noisy_accuracy",
     ("model_on_noisy", "balanced_accuracy"): "noisy_balanced_accuracy",
 }
@@ -52,10 +54,11 @@ class Results:
     """The results of a study.
 
     Attributes:
-        cells: a row a cell: `CELL`, `TRAITS`, "epsilon", "epochs", "batch_size" and what is
-            measured once a cell (`numbers`), NaN where it is not.
-        segmented: a row a cell, predictor, patient and class: "images", and the means of
-            `evaluation.SEGMENTED` over those that define them.
+        cells: a row a cell: `CELL`, `TRAITS`, "epsilon", "epochs", "batch_size", "device" and what
+            is measured once a cell (`numbers`), NaN where it is not.
+        segmented: a row a cell, predictor, patient and class: "images", the means of
+            `evaluation.SEGMENTED` over those that define them, in how many the class is "present",
+            and in how many of these a distance is not defined (`evaluation.DISTANCES`).
         predicted: a row a cell, predictor and image: the predictions of all classifications.
 
     Predictors are "model", "constant" and, of segmentations, "model_on_noisy".
@@ -68,7 +71,7 @@ class Results:
     @property
     def numbers(self) -> list[str]:
         """The columns of `cells` that hold a result."""
-        known = {*CELL, *TRAITS, "epsilon", "epochs", "batch_size"}
+        known = {*CELL, *TRAITS, "epsilon", "epochs", "batch_size", "device"}
         return [column for column in self.cells if column not in known]
 
     def settings(self) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
@@ -136,7 +139,8 @@ def _cells(paths: Mapping[str, str | Path], scores: pd.DataFrame) -> pd.DataFram
     cost = tables.read(paths["cost"])
     gpu = cost["peak_gpu_bytes"].astype(float)
     cost["peak_bytes"] = gpu.where(gpu.notna(), cost["peak_host_bytes"])
-    cost = cost.rename(columns=MEASURED)[[*CELL, "batch_size", *MEASURED.values(), "peak_bytes"]]
+    measured = ["batch_size", "device", *MEASURED.values(), "peak_bytes"]
+    cost = cost.rename(columns=MEASURED)[[*CELL, *measured]]
     cells = privacy.merge(cost, on=CELL).merge(_last(paths["history"]), on=CELL)
     for (predictor, metric), name in SCORED.items():
         rows = scores[(scores["predictor"] == predictor) & (scores["metric"] == metric)]
@@ -167,28 +171,33 @@ def _segmented(path: str | Path) -> pd.DataFrame:
     from pyarrow import acero
 
     keys = [*CELL, "predictor", "patient", "class"]
-    names = [*keys, "images", *evaluation.SEGMENTED]
+    counts = ["present", *evaluation.DISTANCES.values()]
+    names = [*keys, "images", *evaluation.SEGMENTED, *counts]
     if not set(evaluation.SEGMENTED) <= _columns(path):
         return pd.DataFrame(columns=names)
-    score = {name: pc.field(name) for name in evaluation.SEGMENTED}
-    defined = [pc.if_else(pc.is_finite(field), field, None) for field in score.values()]
+    field = {name: pc.field(name) for name in evaluation.SEGMENTED}
+    score = {name: pc.if_else(pc.is_finite(of), of, None) for name, of in field.items()}
+    present = pc.field("present").cast("int64")
+    missed = [pc.if_else(score[name].is_valid(), 0, present) for name in evaluation.DISTANCES]
     table = ds.dataset(path)
     rows = pc.field("record").is_valid()
+    columns = [*keys, "record", "present", *score]
     plan = [
-        ("scan", acero.ScanNodeOptions(table, columns=[*keys, "record", *score], filter=rows)),
+        ("scan", acero.ScanNodeOptions(table, columns=columns, filter=rows)),
         ("filter", acero.FilterNodeOptions(rows)),
         (
             "project",
             acero.ProjectNodeOptions(
-                [*map(pc.field, keys), pc.field("record"), *defined],
-                [*keys, "images", *score],
+                [*map(pc.field, keys), pc.field("record"), *score.values(), present, *missed],
+                [*keys, "images", *score, *counts],
             ),
         ),
         (
             "aggregate",
             acero.AggregateNodeOptions(
                 [("images", "hash_count", None, "images")]
-                + [(name, "hash_mean", None, name) for name in score],
+                + [(name, "hash_mean", None, name) for name in score]
+                + [(name, "hash_sum", None, name) for name in counts],
                 keys=keys,
             ),
         ),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dpmedbench import statistics
 from dpmedbench.evaluation import Evaluation
-from dpmedbench.results import CONSTANT, SETTING, TRAITS, Results
+from dpmedbench.results import CONSTANT, MEASURED, SETTING, TRAITS, Results
 
 COLUMNS = [
     *SETTING,
@@ -26,13 +26,21 @@ COLUMNS = [
     "epsilon",
     "note",
 ]
+ON_DEVICE = (*MEASURED.values(), "peak_bytes")  # what depends on the device
 RATIOS = {"step_seconds": "step_seconds_ratio", "peak_bytes": "peak_bytes_ratio"}
 ACCURACY = {"train": "train_accuracy_best", "test": "test_accuracy_best"}  # as published
 NOTHING = 1e-12  # what rounding leaves of 0
 SINGLE = "single run, no interval"
 ONE_PATIENT = "one test patient: the interval is over runs alone"
 UNDEFINED = "not defined on the test set"
-NOTES = {"test_accuracy_best": "the epoch was chosen on the test set: no honest estimate"}
+MISSED = "not defined for {} of {} classes in images, mostly as the prediction lacks them: flatters"
+DEVICES = "of several devices"
+ELSEWHERE = "without {} of {} runs, on other devices"
+PER_IMAGE = "an image counts once, not a patient"
+NOTES = {
+    "test_accuracy_best": f"the epoch was chosen on the test set: no honest estimate; {PER_IMAGE}",
+    **dict.fromkeys(("test_accuracy_last", "noisy_accuracy", "noisy_balanced_accuracy"), PER_IMAGE),
+}
 
 
 def table(results: Results) -> pd.DataFrame:
@@ -145,10 +153,11 @@ def _scored(test: Evaluation | None, trained: bool = True) -> list[dict[str, obj
     ends = _nothing(len(values)) if single else statistics.interval(means, list(sizes.values()))
     level = " and ".join(kind for kind, number in sizes.items() if number > 1)
     limits = SINGLE if single else ONE_PATIENT * (sizes["patients"] == 1)
+    missed = {name: MISSED.format(*of) for name, of in test.missed.items() if of[0]}
     return [
         {"metric": metric, "value": value, "low": low, "high": high}
         | {"level": "none" if single else level or "none"}
-        | {"note": _joined(limits, UNDEFINED * math.isnan(value))}
+        | {"note": _joined(limits, UNDEFINED * math.isnan(value), missed.get(metric, ""))}
         for metric, value, low, high in zip(test.scores(everyone), values, *ends, strict=True)
     ]
 
@@ -156,19 +165,25 @@ def _scored(test: Evaluation | None, trained: bool = True) -> list[dict[str, obj
 def _measured(results: Results, cells: pd.DataFrame) -> list[dict[str, object]]:
     """Rows of what is measured once a run, and of its ratio to what is not private."""
     values = cells[[name for name in results.numbers if cells[name].notna().any()]]
-    rows = [_row(metric, values[[metric]]) for metric in values]
+    mixed = DEVICES * (len(set(cells["device"])) > 1)
+    rows = [_row(metric, values[[metric]], mixed * (metric in ON_DEVICE)) for metric in values]
     same = results.cells.merge(cells[["dataset", "model"]].drop_duplicates())
     reference = same[same["engine"] == "none"]
-    if cells["engine"].iloc[0] == "none" or reference.empty:
+    device = cells.loc[cells["device"].isin(reference["device"]), "device"].mode()
+    if cells["engine"].iloc[0] == "none" or device.empty:
         return rows
+    here, there = (part[part["device"] == device[0]] for part in (cells, reference))
+    others = ELSEWHERE.format(len(cells) - len(here), len(cells)) * (len(here) < len(cells))
     return rows + [
-        _row(RATIOS[metric], values[[metric]], reference[[metric]])
+        _row(RATIOS[metric], here[[metric]], others, there[[metric]])
         for metric in RATIOS
         if metric in values
     ]
 
 
-def _row(metric: str, values: pd.DataFrame, reference: pd.DataFrame | None = None) -> dict:
+def _row(
+    metric: str, values: pd.DataFrame, note: str, reference: pd.DataFrame | None = None
+) -> dict:
     """The row of a metric of one value a run, over the mean of `reference` where there is one."""
     parts = [part.to_numpy(float).T for part in (values, reference) if part is not None]
 
@@ -186,7 +201,7 @@ def _row(metric: str, values: pd.DataFrame, reference: pd.DataFrame | None = Non
         "low": low.item(),
         "high": high.item(),
         "level": "none" if single else "runs",
-        "note": _joined(SINGLE * single, NOTES.get(metric, "")),
+        "note": _joined(SINGLE * single, NOTES.get(metric, ""), note),
     }
 
 

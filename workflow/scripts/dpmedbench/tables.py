@@ -73,6 +73,7 @@ PRIVACY = IDENTITY | {
     "empty_batches": "int64",
     "noise_additions": "int64",
     "sparsification": "float64",
+    "noise_schedule": "string",
     "beta": "float64",
     "epsilon_per_pixel": "float64",
     "epsilon_per_image": "float64",

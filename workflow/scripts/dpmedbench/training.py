@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dpmedbench import checkpoint, cost, devices, interruption, memory, models, tasks
+from dpmedbench import checkpoint, cost, devices, interruption, memory, models, pretrained, tasks
 from dpmedbench.console import Progress, say
 from dpmedbench.errors import UserError, first_line
 from dpmedbench.inputs import to_input
@@ -39,18 +39,28 @@ class Cell:
 
     Args:
         settings: as made by `cells.settings`.
+        execution: has device, checkpoint_every and physical_batch_size, as `cells.execution` makes
+            them; they may be others where the cell goes on from a checkpoint.
         data: the fold's records.
         state: folder of the checkpoint.
         code: digest of the code, part of the checkpoint's fingerprint.
         halvings: how often physical batches are halved (see `memory`).
     """
 
-    def __init__(self, settings: dict, data: Data, state: Path, code: str = "", halvings: int = 0):
-        self.settings, self.data, self.state, self.code = settings, data, state, code
-        self.halvings = halvings
+    def __init__(
+        self,
+        settings: dict,
+        execution: dict,
+        data: Data,
+        state: Path,
+        code: str = "",
+        halvings: int = 0,
+    ):
+        self.settings, self.execution, self.data = settings, execution, data
+        self.state, self.code, self.halvings = state, code, halvings
         self.options = options = settings["training"]
         self.started = time.monotonic()
-        self.device = devices.choose(options["device"])
+        self.device = devices.choose(execution["device"])
         keep_float32()
         self.seed = settings["identity"]["seed"]
         self.task = tasks.load(data.task)(data.num_classes, **settings["task"])
@@ -90,6 +100,7 @@ class Cell:
         self.fingerprint = checkpoint.fingerprint(
             settings=settings,
             data=data.digest,
+            weights=pretrained.digest(settings["model"]),
             code=code,
             torch=torch.__version__,
             device=self.device.type,
@@ -117,7 +128,7 @@ class Cell:
                 self.history.append(self._epoch(epoch))
                 writer.look()
                 stop = stopping() and epoch < epochs
-                if epoch % self.options["checkpoint_every"] == 0 or epoch == epochs or stop:
+                if epoch % self.execution["checkpoint_every"] == 0 or epoch == epochs or stop:
                     writer.save(checkpoint.state_of(self))
                 progress.update(epoch, self._summary(self.history[-1]))
                 if stop:
@@ -127,7 +138,7 @@ class Cell:
     @property
     def physical_batch_size(self) -> int:
         """The most images at once on the device in training."""
-        return self._halved(self.options["physical_batch_size"])
+        return self._halved(self.execution["physical_batch_size"])
 
     @property
     def can_halve(self) -> bool:
@@ -204,10 +215,11 @@ class Cell:
         trained = time.perf_counter()
         validation = self._validate()
         ended = time.perf_counter()
+        score = validation[self.task.SELECTED_BY]
         if self.options["selection"] == "best_validation" and (
-            self.best is None or validation[self.task.SELECTED_BY] > self.best[0]
+            self.best is None or score > self.best[0] or math.isnan(self.best[0])
         ):
-            self.best = (validation[self.task.SELECTED_BY], self._current_weights())
+            self.best = (score, self._current_weights())
         elapsed = self.history[-1]["elapsed_seconds"] if self.history else 0.0
         return {
             "epoch": epoch,
@@ -309,3 +321,5 @@ class Cell:
         if state is not None:
             checkpoint.restore(self, state)
             say(f"going on after epoch {len(self.history)} from {self.state / checkpoint.FILE}")
+            if len(self.history) == self.options["epochs"]:
+                say(f"nothing left to train; delete {self.state} to train anew")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dpmedbench.files import read_json
@@ -28,12 +28,17 @@ LONGEST = 300  # characters of a log's line
 
 
 def why(
-    folder: Path, task: str, settings: Mapping, code: str, logs: Mapping[str, Path]
+    folder: Path,
+    task: str,
+    settings: Mapping,
+    code: str,
+    logs: Mapping[str, Path],
+    data: Sequence[Path],
 ) -> str | None:
     """Why a cell has no results, in words; None where it has.
 
-    A cell that was trained with other settings or code than now asked for has none: a run that
-    ends trains it again.
+    A cell that was trained with other settings, code or data than now asked for has none: a run
+    that ends trains it again.
 
     Args:
         folder: of its results.
@@ -41,16 +46,23 @@ def why(
         settings: what it is to be trained with (`cells.settings`).
         code: digest of the code that is to train it.
         logs: its log of each step, "train" and "predict".
+        data: the files it is trained on; its weights are not of one that is newer.
     """
     if any(not (folder / name).exists() for name in FILES["train"]):
         return _stopped("training", logs["train"])
     manifest = read_json(folder / "manifest.json")
-    if manifest["settings"] != json.loads(json.dumps(settings)):
+    if manifest.get("settings") != json.loads(json.dumps(settings)):
         return "trained with other settings than the configuration has now"
-    if manifest["code"] != code:
+    if manifest.get("code") != code:
         return "trained by other code than there is now"
-    if any(not (folder / name).exists() for name in (*FILES["predict"], PREDICTIONS[task])):
+    trained = (folder / "model.safetensors").stat().st_mtime_ns
+    if any(path.exists() and path.stat().st_mtime_ns > trained for path in data):
+        return "trained before its data or splits changed"
+    tested = [folder / name for name in (*FILES["predict"], PREDICTIONS[task])]
+    if any(not path.exists() for path in tested):
         return f"trained; {_stopped('test', logs['predict'])}"
+    if any(path.stat().st_mtime_ns < trained for path in tested):
+        return "trained; tested with earlier weights"
     return None
 
 

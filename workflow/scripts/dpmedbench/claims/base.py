@@ -19,6 +19,7 @@ SUPPORTED, CONTRADICTED = "supported", "contradicted"
 UNCLEAR, NOT_RUN = "cannot be separated", "not run"
 SAME = 0.01  # epsilons within 1 % are equal
 CONTEXT = ["dataset", "model", "privacy"]
+MEASURED_ON = "device"  # what times and memory are paired on too
 
 
 class Estimate(NamedTuple):
@@ -116,9 +117,11 @@ def paired(
 ) -> pd.DataFrame:
     """Pairs of values, "first" and "second", of cells (or their patients) that agree in `on`.
 
-    Also "run" and "setting", which number the runs and everything else that tells pairs apart.
+    Also "run" and "setting", which number the runs and everything else that tells pairs apart, and
+    "patient", numbers of the patients: names are those of one dataset.
     """
-    keys = [*on, *RUN, *(["patient"] if "patient" in first else [])]
+    patients = ["patient"] if "patient" in first else []
+    keys = [*on, *RUN, *patients]
     pairs = first.merge(second, on=keys, suffixes=("_1", "_2"))
     pairs = pairs.dropna(subset=[f"{value}_1", f"{value}_2"])
     telling = [f"{name}{end}" for name in (*CONTEXT, "mechanism") for end in ("", "_1", "_2")]
@@ -127,21 +130,26 @@ def paired(
         second=pairs[f"{value}_2"],
         run=pairs.groupby(RUN).ngroup(),
         setting=pairs.groupby(pairs.columns.intersection(telling).tolist()).ngroup(),
+        **{unit: pairs.groupby(["dataset", unit]).ngroup() for unit in patients},
     )
 
 
 def mean(pairs: pd.DataFrame, effect: pd.Series) -> Estimate | None:
-    """The mean effect over pairs, None where there are none.
+    """The mean effect over pairs, None where there are none: over the patients of a run, the runs
+    of a setting, and the settings.
 
     What is resampled is runs and patients, or, where all are of one run, the settings.
     """
     if pairs.empty:
         return None
     runs, settings = pairs["run"].nunique(), pairs["setting"].nunique()
-    units = ["run" if runs > 1 else "setting"]
-    if max(runs, settings) > 1 and "patient" in pairs:
-        units.append("patient")
-    found = statistics.mean_interval(pairs.assign(effect=effect), "effect", units)
+    patients = ["patient"] if "patient" in pairs else []
+    drawn = ["run" if runs > 1 else "setting"]
+    if max(runs, settings) > 1:
+        drawn += patients
+    found = statistics.mean_interval(
+        pairs.assign(effect=effect), "effect", [*patients, "run", "setting"], drawn
+    )
     return Estimate(*found, _of(runs, settings))
 
 
@@ -161,11 +169,12 @@ def spread(values: pd.Series, of: str) -> Estimate | None:
     return None if values.empty else Estimate(values.mean(), values.min(), values.max(), of)
 
 
-def trend(cells: pd.DataFrame, value: str, over: str) -> Estimate | None:
-    """The slope of `value` over a column, each dataset, model, mechanism and run on a level of its
-    own; None where the column does not vary."""
+def trend(cells: pd.DataFrame, value: str, over: str, also: Sequence[str] = ()) -> Estimate | None:
+    """The slope of `value` over a column, each dataset, model, mechanism and run (and value of the
+    columns `also`) on a level of its own; None where the column does not vary."""
     cells = cells.dropna(subset=[value, over])
-    found = statistics.slope(cells, value, over, ["dataset", "model", "mechanism", *RUN])
+    levels = ["dataset", "model", "mechanism", *RUN, *also]
+    found = statistics.slope(cells, value, over, levels)
     if math.isnan(found[0]):
         return None
     settings = cells[[*CONTEXT, "mechanism"]].drop_duplicates()

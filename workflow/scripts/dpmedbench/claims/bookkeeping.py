@@ -20,7 +20,7 @@ MARGIN = 0.1
     "mean and range; less means below 0.99.",
 )
 def budget(results: Results) -> Finding | None:
-    cells = results.cells
+    cells = ways.with_noise(results.cells)
     pairs = base.paired(ways.opacus(cells), ways.book_keeping(cells), "epsilon", CONTEXT)
     found = base.spread(pairs["second"] / pairs["first"], f"{pairs['setting'].nunique()} settings")
     return base.conclude(
@@ -37,7 +37,8 @@ def budget(results: Results) -> Finding | None:
 def budget_reached(results: Results) -> Finding | None:
     expected = published.table("bookkeeping")
     expected = expected[expected["metric"] == "epsilon"].rename(columns={"value": "published"})
-    cells = results.cells[results.cells["epochs"] == 100].drop(columns="mechanism")
+    cells = _either(results.cells)
+    cells = cells[cells["epochs"] == 100].drop(columns="mechanism")
     found = cells.merge(expected, on=["dataset", "privacy"])
     found = base.spread(found["epsilon"] / found["published"], f"{len(found)} cells")
     return base.conclude("Epsilon is {} times the published one.", found, 1 - MARGIN, 1 + MARGIN)
@@ -47,11 +48,12 @@ def budget_reached(results: Results) -> Finding | None:
     "Section IX",
     "Opacus takes more time per iteration than Book-Keeping.",
     "Seconds per epoch of Opacus over those of Book-Keeping at the same dataset, network and "
-    "noise, geometric mean.",
+    "noise and on the same device, geometric mean.",
 )
 def time(results: Results) -> Finding | None:
     cells = results.cells
-    pairs = base.paired(ways.book_keeping(cells), ways.opacus(cells), "epoch_seconds", CONTEXT)
+    on = [*CONTEXT, base.MEASURED_ON]
+    pairs = base.paired(ways.book_keeping(cells), ways.opacus(cells), "epoch_seconds", on)
     found = base.ratio(pairs)
     return base.conclude("Opacus takes {} times as long.", found, above=1)
 
@@ -60,11 +62,12 @@ def time(results: Results) -> Finding | None:
     "Section VIII.A, Figures 5 and 6",
     "Training time depends on the noise multiplier.",
     "Least-squares slope of log seconds per epoch over the noise multiplier, a level each "
-    "mechanism and run; no dependence means within 5 % per unit.",
+    "mechanism, run and device; no dependence means within 5 % per unit.",
 )
 def time_noise(results: Results) -> Finding | None:
-    cells = _noisy(results.cells)
-    found = base.trend(cells.assign(log=np.log(cells["epoch_seconds"])), "log", "noise_multiplier")
+    cells = ways.with_noise(_either(results.cells))
+    cells = cells.assign(log=np.log(cells["epoch_seconds"]))
+    found = base.trend(cells, "log", "noise_multiplier", [base.MEASURED_ON])
     words = "Log seconds change by {} per unit of the noise multiplier."
     return base.conclude(words, found, -0.05, 0.05, contrary=True)
 
@@ -123,10 +126,10 @@ def loss_umn(results: Results) -> Finding | None:
 
 
 def _loss_trend(results: Results, loss: str, name: str) -> Finding | None:
-    found = base.trend(_noisy(results.cells), loss, "noise_multiplier")
+    found = base.trend(ways.with_noise(_either(results.cells)), loss, "noise_multiplier")
     words = f"The {name} loss rises by {{}} per unit of the noise multiplier."
     return base.conclude(words, found, above=0)
 
 
-def _noisy(cells: pd.DataFrame) -> pd.DataFrame:
+def _either(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([ways.opacus(cells), ways.book_keeping(cells)])

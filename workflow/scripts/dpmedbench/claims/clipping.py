@@ -75,7 +75,7 @@ def sparsification_loss(results: Results) -> Finding | None:
     "range; more means above 1.01.",
 )
 def budget_complexity(results: Results) -> Finding | None:
-    private = results.cells[np.isfinite(results.cells["epsilon"])]
+    private = ways.with_noise(results.cells[np.isfinite(results.cells["epsilon"])])
     pairs = base.paired(_network(private, SMALL), _network(private, LARGE), "epsilon", ACROSS)
     found = base.spread(pairs["second"] / pairs["first"], f"{pairs['setting'].nunique()} settings")
     return base.conclude(
@@ -90,7 +90,7 @@ def budget_complexity(results: Results) -> Finding | None:
     "mechanism, mean and range; less means below 1.",
 )
 def budget_noise(results: Results) -> Finding | None:
-    private = results.cells[np.isfinite(results.cells["epsilon"])]
+    private = ways.with_noise(results.cells[np.isfinite(results.cells["epsilon"])])
     levels = private.groupby(["dataset", "model", "mechanism", "noise_multiplier"])["epsilon"]
     spent = levels.mean()
     ratios = (spent / spent.groupby(level=[0, 1, 2]).shift()).dropna()
@@ -103,12 +103,13 @@ def budget_noise(results: Results) -> Finding | None:
 @claim(
     "Results, training time",
     "Nested U-Net takes more time than U-Net.",
-    "Seconds per epoch of Nested U-Net over those of U-Net at the same mechanism and noise, "
-    "geometric mean.",
+    "Seconds per epoch of Nested U-Net over those of U-Net at the same mechanism and noise on the "
+    "same device, geometric mean.",
 )
 def time_nested(results: Results) -> Finding | None:
     cells = results.cells
-    pairs = base.paired(_network(cells, SMALL), _network(cells, LARGE), "epoch_seconds", ACROSS)
+    on = [*ACROSS, base.MEASURED_ON]
+    pairs = base.paired(_network(cells, SMALL), _network(cells, LARGE), "epoch_seconds", on)
     found = base.ratio(pairs)
     return base.conclude("Nested U-Net takes {} times as long.", found, above=1)
 
@@ -117,15 +118,16 @@ def time_nested(results: Results) -> Finding | None:
     "Results, training time",
     "In Nested U-Net automatic clipping with noise multiplier 1.0 is the fastest.",
     "Seconds per epoch of automatic clipping at noise multiplier 1 over those of the fastest other "
-    "setting of the same run, Nested U-Net, geometric mean.",
+    "setting of the same run on the same device, Nested U-Net, geometric mean.",
 )
 def time_automatic(results: Results) -> Finding | None:
     cells = _network(results.cells, LARGE)
     fast = ways.automatic(cells)
     fast = fast[fast["noise_multiplier"] == 1]
+    on = ["dataset", base.MEASURED_ON]
     others = cells.drop(fast.index)
-    others = others.loc[others.groupby(["dataset", *RUN])["epoch_seconds"].idxmin()]
-    pairs = base.paired(others, fast, "epoch_seconds", ["dataset"])
+    others = others.groupby([*on, *RUN], as_index=False)["epoch_seconds"].min()
+    pairs = base.paired(others, fast, "epoch_seconds", on)
     found = base.ratio(pairs)
     return base.conclude("It takes {} times as long as the fastest other setting.", found, below=1)
 

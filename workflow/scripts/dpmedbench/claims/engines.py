@@ -9,7 +9,8 @@ from dpmedbench.claims import base, ways
 from dpmedbench.claims.base import CONTEXT, Finding, claim
 from dpmedbench.results import Results
 
-WITHIN = ["dataset", "model"]
+WITHIN = ["dataset", "model", base.MEASURED_ON]
+AT_NOISE = [*CONTEXT, base.MEASURED_ON]
 CLOSE = 1.2
 
 
@@ -17,7 +18,7 @@ CLOSE = 1.2
     "Book-Keeping, conclusion: time complexity",
     "Book-Keeping takes about as much time as ordinary training.",
     "Median step time of Book-Keeping, in its fastest mode, over that of ordinary training of the "
-    "same network, geometric mean; about as much means below 1.2.",
+    "same network on the same device, geometric mean; about as much means below 1.2.",
 )
 def time(results: Results) -> Finding | None:
     return _like_ordinary(
@@ -29,7 +30,7 @@ def time(results: Results) -> Finding | None:
     "Book-Keeping, conclusion: space complexity",
     "Book-Keeping takes about as much memory as ordinary training.",
     "Peak memory of Book-Keeping, in its leanest mode, over that of ordinary training of the same "
-    "network, geometric mean; about as much means below 1.2.",
+    "network on the same device, geometric mean; about as much means below 1.2.",
 )
 def memory(results: Results) -> Finding | None:
     return _like_ordinary(
@@ -41,7 +42,7 @@ def memory(results: Results) -> Finding | None:
     "Book-Keeping, abstract",
     "Book-Keeping is faster than Opacus, FastGradClip and GhostClip.",
     "Median step time of the fastest of the three over that of Book-Keeping in its fastest mode at "
-    "the same dataset, network and noise, geometric mean.",
+    "the same dataset, network and noise on the same device, geometric mean.",
 )
 def faster(results: Results) -> Finding | None:
     return _like_rivals(
@@ -53,7 +54,7 @@ def faster(results: Results) -> Finding | None:
     "Book-Keeping, abstract",
     "Book-Keeping takes less memory than Opacus, FastGradClip and GhostClip.",
     "Peak memory of the leanest of the three over that of Book-Keeping in its leanest mode at the "
-    "same dataset, network and noise, geometric mean.",
+    "same dataset, network and noise on the same device, geometric mean.",
 )
 def leaner(results: Results) -> Finding | None:
     return _like_rivals(
@@ -65,7 +66,7 @@ def leaner(results: Results) -> Finding | None:
     "Opacus, results",
     "Opacus takes 2 to 2.9 times as long as ordinary training on most tasks.",
     "Median step time of Opacus, in its fastest mode, over that of ordinary training of the same "
-    "network, geometric mean.",
+    "network on the same device, geometric mean.",
 )
 def opacus_overhead(results: Results) -> Finding | None:
     cells = results.cells
@@ -86,14 +87,14 @@ def _like_ordinary(results: Results, value: str, words: str) -> Finding | None:
 def _like_rivals(results: Results, value: str, words: str) -> Finding | None:
     cells = results.cells
     ours, theirs = (_least(way(cells), value) for way in (ways.book_keeping, ways.rivals))
-    pairs = base.paired(ours, theirs, value, CONTEXT)
+    pairs = base.paired(ours, theirs, value, AT_NOISE)
     found = base.ratio(pairs)
     return base.conclude(words, found, above=1)
 
 
 def _least(cells: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Of the settings of each network and noise, the one with the least mean."""
-    means = cells.groupby([*CONTEXT, "mechanism"])[value].mean()
-    least = means.groupby(level=CONTEXT).idxmin()
-    names = pd.DataFrame(least.tolist(), columns=[*CONTEXT, "mechanism"])
+    """Of the settings of each network, noise and device, the one with the least mean."""
+    means = cells.groupby([*AT_NOISE, "mechanism"])[value].mean()
+    least = means.groupby(level=AT_NOISE).idxmin()
+    names = pd.DataFrame(least.tolist(), columns=[*AT_NOISE, "mechanism"])
     return cells.merge(names)

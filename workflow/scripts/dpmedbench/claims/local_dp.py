@@ -46,7 +46,7 @@ def test_accuracy(results: Results) -> Finding | None:
     "multiplier, a level each mechanism and run.",
 )
 def noise(results: Results) -> Finding | None:
-    found = _test_trend(results, ways.dp_sgd(results.cells), DP_SGD)
+    found = _test_trend(results, ways.with_noise(ways.dp_sgd(results.cells)), DP_SGD)
     return base.conclude("Doubling the noise changes the test accuracy by {}.", found, below=0)
 
 

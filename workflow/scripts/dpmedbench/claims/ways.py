@@ -36,7 +36,7 @@ def automatic(cells: pd.DataFrame) -> pd.DataFrame:
 
 def sparsified(cells: pd.DataFrame) -> pd.DataFrame:
     """Random sparsification."""
-    return cells[cells["sparsification"].notna()]
+    return _steady(cells[cells["sparsification"].notna()])
 
 
 def local(cells: pd.DataFrame) -> pd.DataFrame:
@@ -49,5 +49,15 @@ def dp_sgd(cells: pd.DataFrame) -> pd.DataFrame:
     return _dense(cells[cells["clipping"] == "abadi"])
 
 
+def with_noise(cells: pd.DataFrame) -> pd.DataFrame:
+    """Those whose noise was given, of which epsilon follows, and not the other way round."""
+    return cells[cells["target_epsilon"].isna()]
+
+
 def _dense(cells: pd.DataFrame) -> pd.DataFrame:
-    return cells[cells["sparsification"].isna()]
+    return _steady(cells[cells["sparsification"].isna()])
+
+
+def _steady(cells: pd.DataFrame) -> pd.DataFrame:
+    """Those whose noise stays: a schedule's is soon another one than the setting is named by."""
+    return cells[cells["noise_schedule"].isna() | (cells["noise_schedule"] == "constant")]

@@ -7,21 +7,32 @@ Snakefile reads it on every call.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from dpmedbench import figures, mechanisms
-from dpmedbench.config.base import Name, Positive, Section
+from dpmedbench.config.base import CONSTANT, Name, Positive, Section
 from dpmedbench.config.data import Dataset, Split
 from dpmedbench.config.mechanism import Mechanism, Privacy
 from dpmedbench.config.network import Model
 from dpmedbench.config.training import Training
 from dpmedbench.errors import UserError
-from dpmedbench.privacy import schedules
+from dpmedbench.privacy import accounting, schedules
 from dpmedbench.privacy.plan import check_size
 
-__all__ = ["Dataset", "Mechanism", "Privacy", "Section", "Split", "Study", "Training", "load"]
+__all__ = [
+    "Dataset",
+    "Mechanism",
+    "Privacy",
+    "Section",
+    "Split",
+    "Study",
+    "Training",
+    "check_paths",
+    "load",
+]
 
 
 class Grid(Section):
@@ -83,6 +94,11 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Study:
+        if CONSTANT in self.mechanisms:
+            raise ValueError(
+                f"mechanisms: found {CONSTANT!r}, which the tables call the constant predictor; "
+                "name it otherwise, here and in grids"
+            )
         unknown = sorted(set(self.figures or []) - set(figures.catalog()))
         if unknown:
             raise ValueError(f"figures: found {unknown}, allowed are {sorted(figures.catalog())}")
@@ -114,6 +130,12 @@ class Study(Section):
             raise ValueError(
                 f"{where}: found both noise_multiplier and target_epsilon, allowed is one of them; "
                 "use two grids"
+            )
+        privacy = self.privacy
+        if grid.target_epsilon and accounting.approximate(privacy.accountant, privacy.sampling):
+            raise ValueError(
+                f"{where}.target_epsilon: found privacy.accountant gdp, an approximation that may "
+                "be below what is spent; use prv, rdp or pld"
             )
         if private and not (grid.noise_multiplier or grid.target_epsilon):
             raise ValueError(
@@ -150,6 +172,28 @@ def load(values: dict) -> Study:
         return Study.model_validate(values)
     except ValidationError as error:
         raise UserError("config: " + "; ".join(map(_sentence, error.errors()))) from None
+
+
+def check_paths(study: Study) -> None:
+    """Raise UserError where there is nothing at a path that the configuration names."""
+    for name, dataset in study.datasets.items():
+        expected = "the folder or archive that holds the raw data"
+        _check_path(f"datasets.{name}.path", dataset.path, dataset.optional, expected)
+    for name, model in study.models.items():
+        expected = "the file of the weights, or leave the key out for the official ones"
+        _check_path(f"models.{name}.weights_file", model.weights_file, False, expected)
+
+
+def _check_path(key: str, path: str | None, optional: bool, expected: str) -> None:
+    try:
+        absent = path is not None and not Path(path).exists()
+    except OSError as error:
+        raise UserError(
+            f"config: {key}: found {path!r}, which cannot be looked at ({error.strerror}); give "
+            f"{expected}, where you may read it"
+        ) from None
+    if absent and not optional:
+        raise UserError(f"config: {key}: found {path!r}, where there is nothing; give {expected}")
 
 
 def _sentence(error: dict) -> str:

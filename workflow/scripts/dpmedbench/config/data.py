@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dpmedbench import datasets
-from dpmedbench.config.base import Positive, Section, Size
+from dpmedbench.config.base import Location, Positive, Section, Size
 from dpmedbench.datasets.base import DatasetSpec, phantom_test_patients
 from dpmedbench.split_methods import sizes
 
@@ -82,7 +82,7 @@ class Dataset(Section):
         "phantom",
         description="download: from the official address; phantom: generated; path: a folder.",
     )
-    path: str | None = Field(
+    path: Location | None = Field(
         None, description="The raw folder, or its archive; used by source path."
     )
     optional: bool = Field(

@@ -119,7 +119,9 @@ class Privacy(Section):
     )
     delta: float = Field(1e-5, gt=0, lt=1, description="delta of (epsilon, delta)-DP.")
     accountant: Literal["prv", "rdp", "gdp", "pld"] = Field(
-        "prv", description="Whose epsilon is reported first and calibrated; all are recorded."
+        "prv",
+        description="Whose epsilon is reported first and calibrated; all are recorded. gdp is an "
+        "approximation that may be below what is spent.",
     )
     secure_rng: bool = Field(
         False,

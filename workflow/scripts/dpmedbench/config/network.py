@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from dpmedbench import models, pretrained
-from dpmedbench.config.base import Section
+from dpmedbench.config.base import Location, Section
 
 
 def _of_networks(option: str) -> str:
@@ -47,7 +47,7 @@ class Model(Section):
         description="Weights at the start; none: random; imagenet: torchvision's, features as by "
         "default. " + _of_networks("weights"),
     )
-    weights_file: str | None = Field(
+    weights_file: Location | None = Field(
         None,
         description="File of the ImageNet weights, .pth or .safetensors; null: the official one, "
         f"downloaded to {pretrained.PATH}.",

@@ -19,7 +19,9 @@ study). Its constants, all literals:
 - networks: paths of the JSON that describes each network (`architecture`);
 - benchmark: paths of what benchmarks/engines.py wrote, none where it was not run;
 - left_out, missing: {reason: cells that the study leaves out}, {cell: why it has no results};
-- support: what every engine can do (`support.rows`).
+- support: what every engine can do (`support.rows`);
+- real: {dataset: its loader}, of the datasets that are not generated: what is published of the
+  loader's data may stand beside them.
 
 `draw` returns a `matplotlib.figure.Figure`. A second function `numbers`, with arguments of `draw`,
 may return a sentence or two with what the data say; it ends the caption. Modules without `draw`
@@ -37,6 +39,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from dpmedbench import rst
 from dpmedbench.errors import UserError
 from dpmedbench.figures.described import (
     BEYOND,
@@ -103,9 +106,9 @@ def render(
     """Draw figure `name` for `dataset` (None: of SCOPE "study") and save it to `outputs`.
 
     `inputs` has what it needs: the path of a table or store, lists of paths, values. Outputs are
-    .svg, .png, .pdf and .txt, the `caption` with its numbers. `mechanisms` are all of the study
-    and whether each is private, so that each looks the same in every figure; without, a table
-    is asked. The same input gives the same bytes.
+    .svg, .png, .pdf, .txt, the `caption` with its numbers, and .rst, the same for the report.
+    `mechanisms` are all of the study and whether each is private, so that each looks the same in
+    every figure; without, a table is asked. The same input gives the same bytes.
     """
     from dpmedbench.figures import style
 
@@ -113,11 +116,12 @@ def render(
     if lacking := [need for need in info.needs if need not in inputs]:
         raise UserError(f"figure {name}: found no {lacking[0]}, expected what its NEEDS name")
     given = {need: _given(need, inputs[need], dataset, mechanisms) for need in info.needs}
-    texts = [output for output in map(Path, outputs) if output.suffix == ".txt"]
+    texts = [output for output in map(Path, outputs) if output.suffix in (".txt", ".rst")]
+    words = " ".join(f"{caption} {numbers(name, **given)}".split()) if texts else ""
     for output in texts:
-        words = " ".join(f"{caption} {numbers(name, **given)}".split())
+        text = rst.escape(words) if output.suffix == ".rst" else words
         with replacing(output) as temporary:
-            temporary.write_text(words + "\n", encoding="utf-8")
+            temporary.write_text(text + "\n", encoding="utf-8")
     figure = draw(name, **given)
     with style.theme():  # laid out once for all files: it takes most of the time
         figure.draw_without_rendering()

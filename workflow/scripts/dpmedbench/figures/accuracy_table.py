@@ -1,7 +1,7 @@
 """Accuracy by mechanism and dataset
 
-Accuracy in per cent on {dataset}, in the shape of the published table: the best epoch on the
-training set as drawn, the best epoch on the test set, and, which is not published, the test set
+Accuracy in per cent of images on {dataset}, in the shape of the published table: the best epoch on
+the training set as drawn, the best epoch on the test set, and, which is not published, the test set
 after the last epoch. The best epoch on the test set is chosen by it, as in the published study: it
 is no estimate of what to expect; the last row is. Below a number its 95 % interval, where there is
 one; in italics what the study published: under "LDP" for noise on the images, under "DP-SGD" for
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
+from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 CATEGORY = "Utility"
 ORDER = 62
-NEEDS = ("summary",)
+NEEDS = ("summary", "real")
 SCOPE = "study"
 TASK = "classification"
 PUBLISHED = {"local_dp": "Figure 4"}
@@ -35,7 +36,7 @@ PUBLISHED = {"local_dp": "Figure 4"}
 ROWS = {
     "train_accuracy_best": "training,\nbest epoch",
     "test_accuracy_best": "test,\nbest epoch",
-    "accuracy": "test,\nlast epoch",
+    "test_accuracy_last": "test,\nlast epoch",
 }
 PRINTED = "#9a3d00"
 SIDE, MOST, LINE, HEAD = 1.25, 13, 0.13, 0.52  # inches; most columns of a block
@@ -44,9 +45,9 @@ ROW, TINY = 3.3 * LINE, 5
 Setting = tuple[str, str]
 
 
-def draw(summary: pd.DataFrame) -> Figure:
+def draw(summary: pd.DataFrame, real: Mapping[str, str]) -> Figure:
     """Blocks of columns, a column a mechanism and noise level, rows a dataset and part."""
-    found = _rows(summary)
+    found = _rows(summary, real)
     if found.empty:
         figure, (axes,) = style.panels([" "], [])
         style.explain(axes, f"no accuracies of dataset {style.dataset(summary)} in the table")
@@ -65,40 +66,40 @@ def draw(summary: pd.DataFrame) -> Figure:
         axes.set(xlim=(0, style.DOUBLE), ylim=(height, 0))
         axes.axis("off")
         _block(axes, found, sets, block, width)
-    tested = found[found["metric"] == "accuracy"]
-    printed = any(
-        _printed(row.dataset, row.metric, row.engine, row.privacy) for row in found.itertuples()
-    )
+    tested = found[found["metric"] == "test_accuracy_last"]
     style.headline(
         figure,
         found,
         "accuracy in %",
         utility.interval_note(tested),
-        "in italics: as published" if printed else "",
+        "in italics: as published" if found["printed"].notna().any() else "",
     )
     return figure
 
 
-def numbers(summary: pd.DataFrame) -> str:
+def numbers(summary: pd.DataFrame, real: Mapping[str, str]) -> str:
     """The range of the differences to the published numbers."""
-    found = _rows(summary)
-    gaps = [
-        100 * (row.value - printed)
-        for row in found.itertuples()
-        if (printed := _printed(row.dataset, row.metric, row.engine, row.privacy)) is not None
-    ]
-    if not gaps:
+    found = _rows(summary, real)
+    gaps = 100 * (found["value"] - found["printed"]).dropna()
+    if gaps.empty:
         return ""
     return (
-        f"{len(gaps)} numbers have a published one beside them; ours are {min(gaps):+.1f} to "
-        f"{max(gaps):+.1f} points from it, the median {np.median(gaps):+.1f}."
+        f"{len(gaps)} numbers have a published one beside them; ours are {gaps.min():+.1f} to "
+        f"{gaps.max():+.1f} points from it, the median {gaps.median():+.1f}."
     )
 
 
-def _rows(summary: pd.DataFrame) -> pd.DataFrame:
+def _rows(summary: pd.DataFrame, real: Mapping[str, str]) -> pd.DataFrame:
+    """The rows that are shown, with the number `printed` of each, NaN where there is none."""
     found = summary[summary["metric"].isin(ROWS) & (summary["mechanism"] != utility.CONSTANT)]
-    datasets = found.loc[found["metric"] == "accuracy", "dataset"]
+    datasets = found.loc[found["metric"] == "test_accuracy_last", "dataset"]
     found = found[found["dataset"].isin(datasets)]
+    found = found.assign(
+        printed=[
+            _printed(real.get(row.dataset), row.metric, row.engine, row.privacy)
+            for row in found.itertuples()
+        ]
+    )
     found.attrs = summary.attrs | {"dataset": ", ".join(found["dataset"].unique())}
     return found
 
@@ -134,9 +135,7 @@ def _block(
             for setting, x in middles.items():
                 key = (dataset, model, metric, *setting)
                 if key in values.index:
-                    row = values.loc[key]
-                    printed = _printed(dataset, metric, row["engine"], setting[1])
-                    _number(axes, x, y, row, printed)
+                    _number(axes, x, y, values.loc[key])
     foot = HEAD + ROW * len(ROWS) * len(sets) - 0.01
     axes.plot([0, right], [foot, foot], color="black", linewidth=0.6)
 
@@ -160,21 +159,22 @@ def _heads(axes: Axes, settings: list[Setting], width: float) -> None:
         start += len(labels)
 
 
-def _number(axes: Axes, x: float, y: float, row: pd.Series, printed: float | None) -> None:
+def _number(axes: Axes, x: float, y: float, row: pd.Series) -> None:
     def write(line: int, text: str, **look: object) -> None:
         axes.text(x, y + 0.06 + LINE * (line + 0.6), text, ha="center", **look)
 
     write(0, f"{100 * row['value']:.1f}", fontsize=style.SMALL)
     if np.isfinite(row["low"]):
         write(1, f"{100 * row['low']:.1f}–{100 * row['high']:.1f}", fontsize=TINY)
-    if printed is not None:
-        write(2, f"{100 * printed:.2f}", fontsize=TINY + 0.5, color=PRINTED, style="italic")
+    if np.isfinite(row["printed"]):
+        write(2, f"{100 * row['printed']:.2f}", fontsize=TINY + 0.5, color=PRINTED, style="italic")
 
 
-def _printed(dataset: str, metric: str, engine: str, privacy: str) -> float | None:
-    """The published number of a dataset, metric and noise level, by how the noise is put on."""
+def _printed(loader: str | None, metric: str, engine: str, privacy: str) -> float:
+    """The published number of a loader's data, metric and noise level, by how the noise is put on;
+    NaN where there is none."""
     name = {"none": "original", "local": "LDP"}.get(engine, "DP-SGD")
-    return _published().get((dataset, metric, name, privacy))
+    return _published().get((loader, metric, name, privacy), np.nan)
 
 
 @functools.cache

@@ -5,7 +5,8 @@ relative to non-private training of the same model: the median time of an optimi
 warm-up, the peak memory of the GPU, or of the process where there is none, and the largest batch
 that fits into one budget of memory. A bar a noise level ({noise}), lighter with more noise;
 whiskers: 95 % intervals over runs; at the right what was measured, the mean over noise levels. The
-largest batch is not measured while training but by benchmarks/engines.py. Mechanisms: {mechanisms}.
+largest batch is not of this training: benchmarks/engines.py measures it on networks of default
+width and images of its own size. Mechanisms: {mechanisms}.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import AutoLocator
 
 from dpmedbench.figures import live, style, utility, wording
 
@@ -96,6 +98,8 @@ def draw(
         line[0].set_title(wording.name(model), loc="left")
     for quantity, column in zip(QUANTITIES, grid.T, strict=True):
         _axis(column, measured, quantity)
+    sides = sorted(measured.loc[measured["metric"] == BATCH, "side"].unique())
+    pixels = ", ".join(f"{side:g}" for side in sides)
     bars = measured[measured["metric"] == "step_seconds"]
     bars.attrs = measured.attrs
     if len(wording.noises(bars["privacy"])) > 1:
@@ -108,6 +112,7 @@ def draw(
         f"device: {devices}",
         f"physical batch size {', '.join(f'{batch:g}' for batch in batches)}",
         utility.interval_note(bars),
+        f"largest batch: measured on networks of default width at {pixels} px" if sides else "",
         "" if (bars["privacy"] == "none").any() else "no non-private cell to compare with",
     )
     return figure
@@ -129,13 +134,15 @@ def numbers(summary: pd.DataFrame) -> str:
 def values(
     summary: pd.DataFrame, networks: Sequence[str | Path], benchmark: Sequence[str | Path]
 ) -> pd.DataFrame:
-    """The rows of the summary that the figure shows, and such rows of the largest batch."""
+    """The rows of the summary that the figure shows, and such rows of the largest batch, which
+    have the `side` of the images it was measured on, in pixels."""
     import pandas as pd
 
     names = [name for quantity in QUANTITIES for name in (quantity.metric, quantity.ratio)]
     rows = [summary[summary["metric"].isin(names)]]
     rows += [_largest(rows[0], networks, pd.read_parquet(path)) for path in benchmark]
     found = pd.concat([frame for frame in rows if len(frame)] or rows[:1], ignore_index=True)
+    found = found.reindex(columns=list(dict.fromkeys([*found, "side"])))
     found.attrs = summary.attrs
     return found
 
@@ -152,7 +159,7 @@ def _largest(
     settings = settings.drop(columns=["metric", "value", "low", "high"]).drop_duplicates(
         ["model", "mechanism", "privacy"]
     )
-    measured = benchmark.reindex(columns=[*ENGINE, "network", BATCH]).dropna(subset=BATCH)
+    measured = benchmark.reindex(columns=[*ENGINE, "network", "side", BATCH]).dropna(subset=BATCH)
     joined = settings.merge(measured, on=[*ENGINE, "network"], suffixes=("", "_"))
     plain = measured[measured["engine"] == "none"].set_index("network")[BATCH]
     ratio = joined[BATCH] / joined["network"].map(plain).astype(float)
@@ -229,7 +236,9 @@ def _axis(column: Sequence[Axes], measured: pd.DataFrame, quantity: Quantity) ->
     for axes in column:
         if not style.log_if_decades(axes, ends, axis="x"):
             axes.set_xlim(0, 1.08 * ends.max(initial=1e-9) if len(ends) else 1)
-        if relative:
+            if len(ends):  # an empty panel took the ticks from all that share them
+                axes.xaxis.set_major_locator(AutoLocator())
+        if relative and axes.containers:
             axes.axvline(1, color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0.5)
     unit = "× non-private" if relative else quantity.unit or "images"
     column[-1].set_xlabel(f"{quantity.name} ({unit})")

@@ -13,7 +13,7 @@ from dpmedbench.errors import UserError
 
 TABLES = ("history", "scores", "cost", "privacy", "summary", "comparisons", "claims")
 FILES = ("store", "perturbed", "masks", "networks", "benchmark")
-VALUES = ("left_out", "missing", "support")
+VALUES = ("left_out", "missing", "support", "real")
 INPUTS = (*TABLES, *FILES, *VALUES)
 FIELDS = (
     "study",

@@ -1,12 +1,11 @@
 """Cells left out and cells missing
 
-What of the grid of this study ({dataset}; {models}; {mechanisms}; {noise}) is in no other figure.
-Left out: combinations that cannot be trained, with the reason that the configuration was given
-before any job started. Missing: cells that were to be trained and have no results, because the
-report is of an unfinished run; the last thing that their log says. A row names between them the
-datasets, models, mechanisms and noise levels of its cells, not every combination of these. An empty
-place in another figure that is not explained here is not a cell that failed: it was never asked
-for.
+What of the grids of study {study} is in no other figure. Left out: combinations that cannot be
+trained, with the reason that the configuration was given before any job started. Missing: cells
+that were to be trained and have no results, because the report is of an unfinished run; the last
+thing that their log says. A row names between them the datasets, models, mechanisms and noise
+levels of its cells, not every combination of these. An empty place in another figure that is not
+explained here is not a cell that failed: it was never asked for.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
 How much better or worse the second mechanism of a pair scores than the first on the same test
 patients of {dataset}, after training with the same folds and seeds and at the same noise ({noise});
 training without privacy has none and is compared at each. Whiskers: 95 % intervals over patients
-and runs. Filled: a paired permutation test separates the difference from 0, after Holm's correction
-for all comparisons of the study; hollow: it does not. The words at the right sum a row up. "Cannot
-be separated" does not say that two mechanisms are equal: with few test patients hardly any
-difference can be separated. Single runs (crosses) have no interval and no verdict, because another
-seed may turn them round.
+and runs. Filled: p of a paired permutation test is below 0.05 after Holm's correction for all
+comparisons of scores in the study, and the interval leaves 0 out; hollow: one of the two is not so.
+The words at the right sum a row up. "Cannot be separated" does not say that two mechanisms are
+equal: with few test patients hardly any difference can be separated. Single runs (crosses) have no
+interval and no verdict, because another seed may turn them round.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CATEGORY = "Utility"
 ORDER = 250
-NEEDS = ("comparisons",)
+NEEDS = ("comparisons", "summary")
 
 MOST = 15  # pairs of a model, of which all are shown
 # verdicts (`comparisons`) that look alike, and how: marker, filled
@@ -36,7 +36,7 @@ MARKS = {
 }
 
 
-def draw(comparisons: pd.DataFrame) -> Figure:
+def draw(comparisons: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     """A panel a model, a row a pair, a point a noise level."""
     found = utility.scored(comparisons)
     models = list(found["model"].unique())
@@ -47,7 +47,9 @@ def draw(comparisons: pd.DataFrame) -> Figure:
         style.headline(figure, comparisons)
         return figure
     levels = wording.noises(found["privacy"])
-    parts = [chosen(found[found["model"] == model]) for model in models]
+    scores = utility.trained(utility.scored(summary))
+    parts = [chosen(found[found["model"] == model], scores) for model in models]
+    ordinary = set(scores.loc[scores["privacy"] == "none", "mechanism"])
     row = max(0.24, 0.04 * len(levels) + 0.06)
     heights = [row * len(_pairs(part)) + 0.3 for part in parts]
     legend = 0.155 * (1 + max(len(levels), len(MARKS)))
@@ -72,7 +74,9 @@ def draw(comparisons: pd.DataFrame) -> Figure:
         comparisons,
         f"{patients} test patients",
         *sorted(set(found["note"]) - {""}),
-        "of many pairs, those with training without privacy or with the best private mechanism"
+        "of many pairs, those with "
+        + "training without privacy or with " * bool(ordinary & set(found["first"]))
+        + "the best private mechanism"
         if sum(map(len, parts)) < len(found)
         else "",
     )
@@ -88,14 +92,14 @@ def numbers(comparisons: pd.DataFrame) -> str:
     return f"Of {counts.sum()} comparisons: {verdicts}."
 
 
-def chosen(found: pd.DataFrame) -> pd.DataFrame:
+def chosen(found: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """All comparisons of a model; of more than `MOST` pairs, those with training without privacy
-    or with the private mechanism that differs most upwards from it."""
+    or with the private mechanism that has the highest mean of its `scores`."""
     if len(_pairs(found)) <= MOST:
         return found
-    private = set(found["second"])
-    ordinary = ~found["first"].isin(private)
-    best = found[ordinary].groupby("second")["difference"].mean().idxmax()
+    private = scores[(scores["privacy"] != "none") & scores["model"].isin(found["model"])]
+    best = private.groupby("mechanism")["value"].mean().idxmax()
+    ordinary = ~found["first"].isin(private["mechanism"])
     kept = found[ordinary | (found["first"] == best) | (found["second"] == best)]
     kept.attrs = found.attrs
     return kept

@@ -4,12 +4,13 @@ Above: share of the graded pixels of the validation patients of {dataset} that g
 after each epoch ({epochs} epochs, learning rate {learning_rate}); left out where there are too many
 lines. Below: mean Dice over the classes without background. Mechanisms: {mechanisms}; noise:
 {noise}. Dashed: the constant predictor, which gives every pixel the commonest class: its pixel
-accuracy is high because most pixels are background, its Dice is 0. On Duke the dotted line is the
-Dice between the two graders, 0.79.
+accuracy is high because most pixels are background, its Dice is 0. Dotted, on the published Duke
+scans alone: the Dice between their two graders, 0.79.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dpmedbench.figures import live, style
@@ -21,21 +22,21 @@ if TYPE_CHECKING:
 
 CATEGORY = "Utility"
 ORDER = 60
-NEEDS = ("history",)
+NEEDS = ("history", "real")
 TASK = "segmentation"
 PUBLISHED = {"clipping": "Accuracy over iterations", "bookkeeping": "Validation Dice"}
 
 PARTS = {"val_pixel_accuracy": "pixel accuracy", "val_dice": "Dice"}
-# Mean Dice between the two graders of the Duke scans.
+# Mean Dice between the two graders of the scans of a loader.
 GRADERS = {"duke": 0.79}
 DASHED, DOTTED = (0, (6, 3)), (0, (1, 2))
 
 
-def draw(history: pd.DataFrame) -> Figure:
+def draw(history: pd.DataFrame, real: Mapping[str, str]) -> Figure:
     """A row of panels for pixel accuracy and one for Dice, a column a model."""
     models = list(history["model"].unique())
     parts = {"val_dice": "Dice"} if crowded(history) else PARTS
-    graders = GRADERS.get(style.dataset(history))
+    graders = GRADERS.get(real.get(style.dataset(history)))
     entries = [("constant predictor", reference_handle(DASHED))]
     if graders is not None:
         entries.append(("between graders", reference_handle(DOTTED)))

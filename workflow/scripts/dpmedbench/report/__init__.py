@@ -51,7 +51,9 @@ PAGES = {
             "Results of every setting",
             "Scores on the test set, epsilon and cost of every dataset, model, mechanism and "
             "noise: mean [95 % interval]. Intervals resample patients, not images, and runs where "
-            "there are several; a single run has none.",
+            "there are several; a single run has none. HD95 is over the classes that the "
+            "prediction has: one that misses a class may have the better HD95, so read it with "
+            "Dice.",
             ("summary",),
         ),
         Page(
@@ -74,9 +76,11 @@ PAGES = {
         Page(
             "comparisons",
             "Mechanisms compared in pairs",
-            "Second minus first, on the same patients, with its 95 % interval; p after Holm's "
-            "correction over all comparisons of a metric in this run. At 0.05 or more two "
-            "mechanisms cannot be separated, which does not mean that they are equal.",
+            "Second minus first, on the same patients (times: in the same runs), with its 95 % "
+            "interval; p of a paired permutation test after Holm's correction for all comparisons "
+            "of this run, scores and times apart. The second is higher or lower where p is below "
+            "0.05 and the interval leaves 0 out; else the two cannot be separated, which does not "
+            "mean that they are equal. Single runs have neither interval nor p.",
             ("comparisons",),
         ),
         Page(

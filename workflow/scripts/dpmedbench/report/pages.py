@@ -28,7 +28,7 @@ UTILITY = {
     "kappa": "kappa",
     "ece": "calibration error",
     "noisy_dice": "Dice on noisy images",
-    "noisy_accuracy": "accuracy on noisy images",
+    "noisy_accuracy": "accuracy on noisy images (per image)",
     "step_seconds_ratio": "step time, ratio",
 }
 COST = {
@@ -39,7 +39,7 @@ COST = {
     "peak_bytes": "peak memory (MiB)",
     "peak_bytes_ratio": "peak memory, ratio",
 }
-LAST_EPOCH = {"train": "train_accuracy", "test": "accuracy"}
+LAST_EPOCH = {"train": "train_accuracy", "test": "test_accuracy_last"}
 UNITS = {"step_seconds": 1000, "peak_bytes": 2**-20}  # of the shown columns
 
 

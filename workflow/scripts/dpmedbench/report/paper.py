@@ -31,11 +31,11 @@ class Drawn:
 
     @property
     def name(self) -> str:
-        """File name in the export, such as bookkeeping_fig05_duke_time_per_epoch.pdf."""
-        number = re.search(r"Figures? (\d+)", self.label)
+        """File name in the export, such as bookkeeping_fig05-06_duke_time_per_epoch.pdf."""
+        found = re.findall(r"\d+", self.label) if self.label.startswith("Figure") else []
         parts = (
             self.study,
-            f"fig{int(number[1]):02}" if number else "",
+            "fig" * bool(found) + "-".join(f"{int(number):02}" for number in found),
             self.dataset,
             self.path.stem,
         )
@@ -48,7 +48,7 @@ def write(folder: Path, title: str, figures: Iterable[Drawn], pages: Iterable[Pa
     Args:
         folder: for figures/, tables/, figures.tex, tables.tex and README.md.
         title: of the study.
-        figures: in the order in which figures.tex is to have them.
+        figures: figures.tex has them by name: by published study and number there.
         pages: of the report, as .tex and .csv.
     """
     drawn = sorted(figures, key=lambda figure: figure.name)
