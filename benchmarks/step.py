@@ -6,9 +6,9 @@
 Trains cells on made-up images as the workflow does, one epoch to warm up and one that counts. Time
 inside a part goes to the innermost part that it is spent in, but for validation, which has all of
 its own. The plain loop has a DataLoader (without and with workers), the same network, loss and
-optimiser, and no validation: it is held against the training alone. All take turns, round by round, and the median round of each counts.
-Exit code 1 where less than 90 % of an epoch is arithmetic of the model, or ordinary training is
-slower than the plain loop by more than 5 %.
+optimiser, and no validation: it is held against the training alone. All take turns, round by round,
+and the median round of each counts. Exit code 1 where less than 90 % of an epoch is arithmetic of
+the model, or ordinary training is slower than the plain loop by more than 5 %.
 """
 
 from __future__ import annotations

@@ -65,7 +65,10 @@ def test_what_is_dumped_builds_the_network(case: str) -> None:
             {"network": "resnet18", "weights": "imagenet", "features": [8, 16, 32, 64]},
             "weights imagenet are for features [64, 128, 256, 512]",
         ),
-        ({"network": "unet", "width": 3}, "width: unknown key; see config/README.md"),
+        (
+            {"network": "unet", "width": 3},
+            "found the key width, which there is not; allowed are network",
+        ),
     ],
 )
 def test_mistakes_are_named(values: dict, sentence: str) -> None:

@@ -194,7 +194,10 @@ def test_an_edited_split_is_kept_checked_and_trained_on(checkout):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"training": {"epoch": 3}}, "config: training.epoch: unknown key"),
+        (
+            {"training": {"epoch": 3}},
+            "config: training: found the key epoch, which there is not, did you",
+        ),
         ({"privacy": {"delta": 0.5}}, "privacy.delta: found 0.5, but phantom_duke has 4 training"),
         (
             {"datasets": {"phantom_duke": {"loader": "duke", "source": "path", "path": "nowhere"}}},

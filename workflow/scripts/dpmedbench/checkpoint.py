@@ -99,7 +99,10 @@ def load(folder: Path, fingerprint: str) -> dict | None:
                 raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
         # weights_only: tensors and plain values; nothing in the file is executed
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return state if state["fingerprint"] == fingerprint else None
+        if state["fingerprint"] == fingerprint:
+            return state
+        say(f"{path}: of other settings, data, code, torch or kind of device; starting anew")
+        return None
     except Exception as error:
         if isinstance(error, OSError) or out_of_memory(error):
             raise  # of the machine, not of the file

@@ -45,7 +45,7 @@ def sizes(count: int, shares: Sequence[float]) -> list[int]:
     if min(shares) <= 0 or count < len(shares):
         raise UserError(
             f"split: found {count} patients to share out in {', '.join(f'{s:g}' for s in shares)}, "
-            "expected shares above 0 and at least one patient each."
+            "expected shares above 0 and at least one patient each; change datasets.<name>.split."
         )
     exact = np.asarray(shares, dtype=float) * (count / sum(shares))
     whole = np.floor(exact + 1e-9).astype(int)
@@ -60,10 +60,13 @@ def sizes(count: int, shares: Sequence[float]) -> list[int]:
 def _by_ratio(shuffled: np.ndarray, ratios: Sequence[float]) -> dict[str, str]:
     if len(ratios) != 3 or min(ratios) <= 0 or abs(sum(ratios) - 1) > 1e-6:
         raise UserError(
-            f"split ratios: found {list(ratios)}, expected three numbers above 0 that sum to 1."
+            f"split ratios: found {list(ratios)}, expected three numbers above 0 that sum to "
+            "1; change datasets.<name>.split."
         )
     if len(shuffled) < 3:
-        raise UserError(f"split: found {len(shuffled)} patients, expected at least 3, one a split.")
+        raise UserError(
+            f"split: found {len(shuffled)} patients, expected one for each of 3 splits; add some."
+        )
     return _dealt(shuffled, SPLITS, ratios)
 
 
@@ -118,7 +121,10 @@ def _by_lists(unique: np.ndarray, lists: Mapping[str, Sequence[str]]) -> dict[st
     split_of: dict[str, str] = {}
     for split in SPLITS:
         if not lists.get(split):
-            raise UserError(f"split lists.{split}: found no patient, expected at least one.")
+            raise UserError(
+                f"split lists.{split}: found no patient, expected at least one; change "
+                "datasets.<name>.split."
+            )
         for patient in lists[split]:
             if patient not in unique:
                 raise UserError(
@@ -138,7 +144,8 @@ def _by_lists(unique: np.ndarray, lists: Mapping[str, Sequence[str]]) -> dict[st
 def _by_folds(shuffled: np.ndarray, folds: int) -> list[dict[str, str]]:
     if not 3 <= folds <= len(shuffled):
         raise UserError(
-            f"split folds: found {folds}, expected 3 to {len(shuffled)} (the number of patients)."
+            f"split folds: found {folds}, expected 3 to {len(shuffled)} (the number of patients); "
+            "change datasets.<name>.split."
         )
     group = {patient: place % folds for place, patient in enumerate(shuffled.tolist())}
     names = {0: "test", 1: "val"}

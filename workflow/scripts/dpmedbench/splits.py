@@ -165,7 +165,10 @@ def indices(frame: pd.DataFrame, fold: int, split: str) -> np.ndarray:
     chosen = frame.loc[(frame["fold"] == fold) & (frame["split"] == split), "record"]
     if chosen.empty:
         folds = ", ".join(str(k) for k in sorted(frame["fold"].unique()))
-        raise UserError(f"fold: found {fold} ({split}), expected one of the split file's: {folds}.")
+        raise UserError(
+            f"split file: found no {split} in fold {fold}, expected it in each of {folds}; correct "
+            "the dataset's .splits.csv, or delete it to have it made anew."
+        )
     return np.sort(chosen.to_numpy(dtype=np.int64))
 
 

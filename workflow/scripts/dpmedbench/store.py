@@ -129,7 +129,7 @@ def open_store(path: Path) -> Iterator[Store]:
             "no file" if isinstance(error, FileNotFoundError) else f"no whole HDF5 file ({error})"
         )
         raise UserError(
-            f"{path}: found {what}, expected a prepared dataset; make it again."
+            f"{path}: found {what}, expected a prepared dataset; delete it and run again."
         ) from error
     with file:
         try:
@@ -137,7 +137,7 @@ def open_store(path: Path) -> Iterator[Store]:
         except (KeyError, ValueError, OSError) as error:
             raise UserError(
                 f"{path}: found an HDF5 file that is no dataset of this pipeline ({error}), "
-                "expected images, targets, ids and attributes; make it again."
+                "expected images, targets, ids and attributes; delete it and run again."
             ) from error
         yield store
 

@@ -247,8 +247,8 @@ class Cell:
         if not math.isfinite(loss):
             rate, half = self.options["learning_rate"], self.options["precision"] != "float32"
             raise UserError(
-                f"epoch {len(self.history) + 1}: the {part} loss is {loss}; lower the learning "
-                f"rate (now {rate:g})" + " or use precision float32" * half
+                f"epoch {len(self.history) + 1}: found a {part} loss of {loss}, expected a finite "
+                f"one; lower the learning_rate (now {rate:g})" + " or use precision float32" * half
             )
         return loss
 

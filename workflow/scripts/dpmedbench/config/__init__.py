@@ -198,10 +198,8 @@ def _check_path(key: str, path: str | None, optional: bool, expected: str) -> No
 
 def _sentence(error: dict) -> str:
     key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key; see config/README.md for the keys allowed"
     if error["type"] == "missing":
-        return f"{key}: missing; see config/README.md"
+        return f"{key}: found nothing; give it as config/README.md says"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{key}: {message}" if key else message

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 
 def _location(path: str) -> str:
@@ -29,6 +38,20 @@ class Section(BaseModel):
     """A part of the configuration; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, values: Any) -> Any:
+        """Name the keys there are, and the one that was probably meant, at a key that is none."""
+        for key in values if isinstance(values, dict) else ():
+            if key not in cls.model_fields:
+                meant = difflib.get_close_matches(str(key), cls.model_fields, n=1)
+                guess = f", did you mean {meant[0]}?" if meant else ";"
+                raise ValueError(
+                    f"found the key {key}, which there is not{guess} allowed are "
+                    f"{', '.join(cls.model_fields)}"
+                )
+        return values
 
     @field_validator("*", mode="before")
     @classmethod

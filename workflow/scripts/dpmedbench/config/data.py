@@ -55,7 +55,10 @@ class Split(Section):
         if self.method == "ratio" and not math.isclose(sum(self.ratios), 1.0):
             raise ValueError(f"ratios sum to {sum(self.ratios):g}, expected 1")
         if (self.method == "lists") != (self.lists is not None):
-            raise ValueError("lists goes with method lists, and only with it")
+            given = "with lists" if self.lists else "without lists"
+            raise ValueError(
+                f"found method {self.method} {given}; method lists needs them, others take none"
+            )
         if self.method == "kfold" and self.folds < 3:
             raise ValueError(f"method kfold needs folds >= 3, found {self.folds}")
         if self.method in ("ratio", "lists") and self.folds != 1:
@@ -140,7 +143,11 @@ class Dataset(Section):
         if self.loader not in datasets.names():
             raise ValueError(f"loader is {self.loader!r}, allowed are {datasets.names()}")
         if (self.source == "path") != (self.path is not None):
-            raise ValueError("path goes with source path, and only with it")
+            given = f"path {self.path!r}" if self.path else "no path"
+            raise ValueError(
+                f"found source {self.source} and {given}; a path needs source path, and source "
+                "path a path"
+            )
         if self.optional and self.source != "path":
             raise ValueError(f"optional goes with source path, found source {self.source}")
         spec = self.spec

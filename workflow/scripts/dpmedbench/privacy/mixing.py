@@ -22,9 +22,14 @@ def problem(layer: nn.Module) -> str | None:
                 "is BatchNorm in training mode, which mixes the records of a batch; use GroupNorm, "
                 "or put it in evaluation mode"
             )
-        return None if keeps else "has no running statistics, so that it mixes the batch"
+        if keeps:
+            return None
+        return "has no running statistics, so that it mixes the batch; use GroupNorm"
     if keeps and layer.training:
-        return "keeps running statistics of the records, which would be released without noise"
+        return (
+            "keeps running statistics of the records, which would be released without noise; set "
+            "track_running_stats=False"
+        )
     return None
 
 
