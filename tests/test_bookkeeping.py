@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from per_sample_loop import clipped_sums, gradients
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from dpmedbench import mechanisms
 from dpmedbench.bookkeeping import MODES, BookKeeper
@@ -563,6 +564,27 @@ def test_one_record_alone_says_nothing_of_mixing():
     book.backward(one_a_sample(book.model(torch.randn(1, 3))))
     with pytest.raises(UserError, match="in the loss of another"):
         book.backward(one_a_sample(book.model(torch.randn(2, 3))))
+
+
+def test_activations_may_be_recomputed():
+    """Reentrant checkpoints refuse to be looked at one record at a time."""
+
+    class Recomputed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return checkpoint(self.second, self.first(x), use_reentrant=True)
+
+    torch.manual_seed(0)
+    model, x = Recomputed().double(), torch.randn(4, 3, dtype=torch.float64)
+    wanted = BookKeeper(nn.Sequential(copy.deepcopy(model.first), copy.deepcopy(model.second)))
+    book = BookKeeper(model)
+    for one in (wanted, book):
+        one.backward(one_a_sample(one.model(x)))
+    for total, expected in zip(book.sums(), wanted.sums(), strict=True):
+        torch.testing.assert_close(total, expected)
 
 
 def test_parameters_in_half_precision_are_refused():

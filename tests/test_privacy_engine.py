@@ -189,16 +189,72 @@ def test_the_optimizer_must_hold_just_what_is_trained():
         PrivacyEngine().make_private(optimizer=torch.optim.SGD(more, lr=0.1), **arguments)
 
 
-def test_two_batches_in_one_step_are_refused():
-    """Epsilon is of one batch a step: accumulated, skipped or cleared in between."""
+def backward(model, criterion, batch):
+    images, labels = batch
+    criterion(model(images), labels).backward()
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_two_batches_in_one_step_are_refused(anew):
+    """Epsilon is of one batch a step: accumulated, cleared in between, or of an epoch before."""
     model, optimizer, criterion, loader = private()
     batches = iter(loader)
-    images, labels = next(batches)
-    criterion(model(images), labels).backward()
+    backward(model, criterion, next(batches))
     optimizer.zero_grad()
-    images, labels = next(batches)
-    with pytest.raises(UserError, match="of an earlier batch that no step has released"):
-        criterion(model(images), labels).backward()
+    later = next(batches)
+    later = next(iter(loader)) if anew else later
+    with pytest.raises(UserError, match="a batch before this one that no step has followed"):
+        backward(model, criterion, later)
+
+
+def test_a_batch_that_is_skipped_is_refused_at_the_next():
+    """Which batch is empty is chance that nobody may see."""
+    model, _, criterion, loader = private()
+    batches = iter(loader)
+    next(batches)
+    with pytest.raises(UserError, match="after every batch, also an empty one"):
+        backward(model, criterion, next(batches))
+
+
+def test_one_batch_in_two_steps_is_refused():
+    """One draw would be counted as two."""
+    model, optimizer, criterion, loader = private()
+    batch = next(iter(loader))
+    backward(model, criterion, batch)
+    optimizer.step()
+    optimizer.zero_grad()
+    with pytest.raises(UserError, match="found a batch that a step has released already"):
+        backward(model, criterion, batch)
+
+
+def test_an_epoch_may_end_early():
+    model, optimizer, criterion, loader = private()
+    for _ in range(3):
+        for number, batch in enumerate(loader):
+            if number == 1:
+                break
+            backward(model, criterion, batch)
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def test_a_batch_that_failed_may_be_tried_again():
+    """In halves, say, where memory ran out."""
+    model, optimizer, criterion, loader = private()
+    images, labels = next(iter(loader))
+    backward(model, criterion, (images[:1], labels[:1]))
+    model[0].weight.grad = torch.zeros_like(model[0].weight)
+    with pytest.raises(UserError, match="holds a gradient from elsewhere"):
+        backward(model, criterion, (images[1:], labels[1:]))
+    optimizer.zero_grad()
+    before = [p.detach().clone() for p in model.parameters()]
+    for part in zip(images.split(2), labels.split(2), strict=True):
+        backward(model, criterion, part)
+    optimizer.step()
+    losses = nn.CrossEntropyLoss(reduction="none")
+    wanted = clipped_sums(network(), losses, images, labels, "abadi", (0.5,))
+    for old, new, total in zip(before, model.parameters(), wanted, strict=True):
+        torch.testing.assert_close(old - new.detach(), total / 8, rtol=1e-9, atol=1e-15)
 
 
 def test_a_record_twice_in_one_step_is_refused():
@@ -257,6 +313,7 @@ def test_a_gradient_that_is_not_finite_is_told():
     images[3, 0, 0, 0] = torch.inf
     with pytest.raises(UserError, match="found 1 records whose gradient is not finite"):
         step(model, optimizer, criterion, [(images, labels)])
+    optimizer.step()  # of one who goes on all the same: noise alone
     assert all(p.isfinite().all() for p in model.parameters())
 
 

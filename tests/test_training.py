@@ -304,7 +304,7 @@ def test_the_average_is_reported_where_configured(tmp_path):
 
 
 def test_another_way_of_execution_goes_on_from_the_checkpoint(tmp_path, monkeypatch, capsys):
-    """Checkpoints further apart, smaller physical batches, another name for the same device."""
+    """Checkpoints further apart, smaller physical batches."""
     straight = trained(tmp_path / "straight", PRIVATE, epochs=4)
     stop_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):

@@ -128,6 +128,7 @@ def state_of(cell: Cell) -> dict:
         "random": torch.get_rng_state(),
         "history": cell.history,
         "halvings": cell.halvings,
+        "halved": cell.execution["physical_batch_size"],
         "step_seconds": cell.timer.seconds,
         "peak_memory": cell.peak.bytes,
         "first_step_seconds": cell.first_step_seconds,
@@ -148,7 +149,8 @@ def restore(cell: Cell, state: dict) -> None:
     cell.sampler.randomness.restore(state["sampler"])
     torch.set_rng_state(state["random"])
     cell.history = state["history"]
-    cell.halvings = max(cell.halvings, state["halvings"])
+    if state["halved"] == cell.execution["physical_batch_size"]:
+        cell.halvings = max(cell.halvings, state["halvings"])
     cell.timer.seconds = state["step_seconds"]
     cell.peak.bytes = state["peak_memory"]
     cell.first_step_seconds = state["first_step_seconds"]

@@ -108,7 +108,7 @@ def _compared(
     frame["run"] = frame.groupby(RUN).ngroup()
     unit = "patient" if "patient" in frame else "run"
     of_run = frame.groupby("run")["part"].transform("size")
-    of_unit = (frame["part"] / of_run).groupby(frame[unit]).sum()  # they add up to the difference
+    of_unit = (frame["part"] / of_run).groupby(frame[unit]).sum()  # their sum: runs x difference
     runs = frame["run"].nunique()
     value, low, high = frame["score"].mean(), math.nan, math.nan
     if runs > 1:

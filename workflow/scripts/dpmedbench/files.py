@@ -61,12 +61,11 @@ def _abandoned(temporary: Path) -> bool:
     host, _, process = temporary.stem.rpartition(".")
     try:
         if host.endswith(f".{os.uname().nodename}"):
-            os.kill(int(process), 0)
+            with contextlib.suppress(PermissionError):  # it lives, and is another user's
+                os.kill(int(process), 0)
         return time.time() - temporary.stat().st_mtime > DAY
     except (ProcessLookupError, FileNotFoundError):
         return True
-    except PermissionError:  # a process of another user
-        return False
 
 
 def refusal(error: BaseException | None) -> str | None:

@@ -40,7 +40,8 @@ class Cell:
     Args:
         settings: as made by `cells.settings`.
         execution: has device, checkpoint_every and physical_batch_size, as `cells.execution` makes
-            them; they may be others where the cell goes on from a checkpoint.
+            them; they may be others where the cell goes on from a checkpoint, but for the kind of
+            device.
         data: the fold's records.
         state: folder of the checkpoint.
         code: digest of the code, part of the checkpoint's fingerprint.
@@ -207,6 +208,8 @@ class Cell:
             if self.first_step_seconds is None:
                 self.timer.wait()
                 self.first_step_seconds = time.monotonic() - self.started
+                if self.steps_per_epoch > 1:
+                    self.peak.start()  # engines look more closely at their first batch
             samples += len(indices)
             empty += len(indices) == 0
         self.timer.end_epoch()

@@ -46,7 +46,7 @@ def why(
         settings: what it is to be trained with (`cells.settings`).
         code: digest of the code that is to train it.
         logs: its log of each step, "train" and "predict".
-        data: the files it is trained on; its weights are not of one that is newer.
+        data: the files it is trained on; its weights are not of one that is newer, or was touched.
     """
     if any(not (folder / name).exists() for name in FILES["train"]):
         return _stopped("training", logs["train"])

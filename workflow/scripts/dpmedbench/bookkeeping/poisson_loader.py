@@ -14,45 +14,58 @@ from dpmedbench.privacy.sampling import PoissonSampler
 
 
 class Ledger:
-    """Sees to it that a step releases one batch of the private loader, each record once.
+    """Sees to it that each step releases one batch of the private loader, each record once.
 
-    Epsilon is of one batch a step: two in one step, or a record twice, would move an update by
-    more than the threshold.
+    Epsilon is of one batch a step: two in one step, one in two, or a record twice, would tell more.
     """
 
     def __init__(self):
-        self._drawn, self._size = 0, 0  # number of the last batch, and how many records it has
-        self._waiting, self._records = 0, 0  # batch whose gradients no step has released yet
+        self._any = False  # a batch was ever drawn
+        self._open = False  # no step has followed the last one
+        self._left = False  # nor one before it in this epoch
+        self._stale = False  # gradients of an earlier one wait for a step
+        self._size = self._records = 0  # of the last one, and how many gradients came in
 
-    def drew(self, size: int) -> None:
-        """The loader has given a batch of `size` records."""
-        self._drawn, self._size = self._drawn + 1, size
+    def drew(self, size: int, first: bool = True) -> None:
+        """The loader has given a batch of `size` records, the `first` of an epoch or another."""
+        self._stale |= self._open and self._records > 0
+        self._left = not first and (self._open or self._left)
+        self._any = self._open = True
+        self._size, self._records = size, 0
 
     def used(self, records: int) -> None:
         """Gradients of `records` records come in. UserError where a step may not release them."""
-        if not self._drawn:
+        if not self._any:
             raise UserError(
                 "loss.backward(): found no batch of the private loader, expected its batches; "
                 "train on the loader that make_private gave"
             )
-        if self._waiting not in (0, self._drawn):
+        if self._left or self._stale:
             raise UserError(
-                "loss.backward(): found gradients of an earlier batch that no step has released, "
-                "expected optimizer.step() after every batch; for more records in a step raise "
-                "batch_size and call backward for parts of the batch"
+                "loss.backward(): found a batch before this one that no step has followed, "
+                "expected optimizer.step() after every batch, also an empty one; for more records "
+                "in a step raise batch_size, and call backward for parts of the batch"
             )
-        self._waiting = self._drawn
+        if not self._open:
+            raise UserError(
+                "loss.backward(): found a batch that a step has released already, expected the "
+                "next one; train on a batch before the next is drawn, and step once for all of it"
+            )
         self._records += records
         if self._records > self._size:
             raise UserError(
                 f"loss.backward(): found gradients of {self._records} records for a batch of "
                 f"{self._size}, expected each record once; call backward once for each part of a "
-                "batch of the private loader"
+                "batch of the private loader, before the next is drawn"
             )
+
+    def forgotten(self) -> None:
+        """The gradients that came in were thrown away: the batch may be used from its start."""
+        self._records, self._stale = 0, False
 
     def released(self) -> None:
         """A step has released what came in."""
-        self._waiting = self._records = 0
+        self._open = self._left = self._stale = False
 
 
 class PoissonLoader(DataLoader):
@@ -72,14 +85,19 @@ class PoissonLoader(DataLoader):
             collate_fn=collate,
             num_workers=loader.num_workers,
             pin_memory=loader.pin_memory,
+            timeout=loader.timeout,
+            worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+            prefetch_factor=loader.prefetch_factor,
+            persistent_workers=loader.persistent_workers,
         )
         self.ledger = ledger
 
     def __iter__(self) -> Iterator:
         batches = super().__iter__()
         found = self.batch_sampler.sizes
-        for batch in batches:
-            self.ledger.drew(found.popleft())
+        for number, batch in enumerate(batches):
+            self.ledger.drew(found.popleft(), first=number == 0)
             yield batch
 
 

@@ -113,9 +113,10 @@ class PrivacyEngine:
 
         def release(*_) -> None:
             _check_parameters(module, optimizer, book)
+            sums = book.sums()
             _check_norms(book.norms())
             std = noise_multiplier * math.hypot(*book.thresholds)
-            for parameter, total in zip(book.parameters, book.sums(), strict=True):
+            for parameter, total in zip(book.parameters, sums, strict=True):
                 drawn = self._noise().normal(total.shape, total.dtype, total.device)
                 parameter.grad = total.add_(drawn, alpha=std).div_(divisor)
             ledger.released()
@@ -159,8 +160,10 @@ class PrivacyEngine:
         """What a run must know to go on, beside the states of model and optimiser.
 
         Without it epsilon would count the steps since the restart only, and a seeded run would
-        draw its noise again. Of secure generators nothing is kept: they draw a new key.
+        draw its noise again. Of secure generators nothing is kept: they draw a new key. UserError
+        before `make_private`.
         """
+        self._expect_use()
         return {
             "steps": self.steps,
             "noise_multiplier": self.noise_multiplier,
@@ -171,7 +174,12 @@ class PrivacyEngine:
         }
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Go on from `state`; after `make_private` with the noise and sample rate it had."""
+        """Go on from `state`, after `make_private` with the noise and sample rate it had.
+
+        The model must be on its device by then, of the kind that it was on. UserError where noise
+        or sample rate are others.
+        """
+        self._expect_use()
         for key in ("noise_multiplier", "sample_rate"):
             if state[key] != getattr(self, key):
                 raise UserError(
@@ -182,6 +190,10 @@ class PrivacyEngine:
         self._draws.restore(state["sampling"])
         self._noise().restore(state["noise"])
         self._book.restore(state["ways"])
+
+    def _expect_use(self) -> None:
+        if math.isnan(self.noise_multiplier):
+            raise UserError("PrivacyEngine: found none in use; call make_private first")
 
     def _noise(self) -> Randomness:
         """The generator of the noise, made at the first step: until then the model may move."""
@@ -243,7 +255,12 @@ class PrivateLoss:
     def backward(self) -> None:
         """Clip the gradient of each sample and add it to the sums of the next step."""
         self.ledger.used(len(self.losses) if self.losses.ndim else 1)
-        self.book.backward(self.losses)
+        try:
+            self.book.backward(self.losses)
+        except BaseException:  # what came before of the batch is of no use without the rest
+            self.book.sums(), self.book.norms()
+            self.ledger.forgotten()
+            raise
 
     def detach(self) -> torch.Tensor:
         """The reduced loss, without graph."""
