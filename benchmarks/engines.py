@@ -24,6 +24,8 @@ import sys
 import time
 from pathlib import Path
 
+import machine
+
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "workflow" / "scripts"
 sys.path[:0] = [str(LIBRARY)]
@@ -53,12 +55,7 @@ CASES = [  # (engine, mode, clipping, clipping_style)
     *(("rival", name, "abadi", "flat") for name in RIVALS),
 ]
 ENVIRONMENT = {
-    "seconds": {  # a waiting thread does not spin, and freed memory is kept: no page faults
-        "OMP_WAIT_POLICY": "passive",
-        "MALLOC_TRIM_THRESHOLD_": "100000000000",
-        "MALLOC_TOP_PAD_": "268435456",
-        "MALLOC_MMAP_MAX_": "0",
-    },
+    "seconds": machine.TIMED,
     "bytes": {"MALLOC_MMAP_THRESHOLD_": "65536"},  # freed memory is given back at once
 }
 
@@ -295,7 +292,6 @@ def main() -> int:
         print(json.dumps(measure(what, network, case, arguments)))
         return 0
 
-    import machine
     import torch
 
     arguments.device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")

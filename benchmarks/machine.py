@@ -1,8 +1,15 @@
-"""Tables of benchmarks: Parquet, each row with the machine that it was measured on."""
+"""What benchmarks share: how a process is to be timed, and tables that name the machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+TIMED = {  # environment: a waiting thread does not spin, and freed memory is kept: no page faults
+    "OMP_WAIT_POLICY": "passive",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+    "MALLOC_MMAP_MAX_": "0",
+}
 
 
 def write(rows: list[dict], out: str | Path, device: str = "cpu") -> None:
