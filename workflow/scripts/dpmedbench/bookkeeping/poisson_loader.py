@@ -20,22 +20,21 @@ class Ledger:
     """
 
     def __init__(self):
-        self._any = False  # a batch was ever drawn
-        self._open = False  # no step has followed the last one
+        self._size: int | None = None  # of the last batch; None before the first
+        self._records = 0  # how many gradients of it came in
+        self._open = False  # no step has followed it
         self._left = False  # nor one before it in this epoch
         self._stale = False  # gradients of an earlier one wait for a step
-        self._size = self._records = 0  # of the last one, and how many gradients came in
 
     def drew(self, size: int, first: bool = True) -> None:
         """The loader has given a batch of `size` records, the `first` of an epoch or another."""
         self._stale |= self._open and self._records > 0
         self._left = not first and (self._open or self._left)
-        self._any = self._open = True
-        self._size, self._records = size, 0
+        self._size, self._records, self._open = size, 0, True
 
     def used(self, records: int) -> None:
         """Gradients of `records` records come in. UserError where a step may not release them."""
-        if not self._any:
+        if self._size is None:
             raise UserError(
                 "loss.backward(): found no batch of the private loader, expected its batches; "
                 "train on the loader that make_private gave"

@@ -132,7 +132,7 @@ class PrivacyEngine:
 
         UserError also with accountant gdp, which gives no bound to calibrate to.
         """
-        if self.accountant == "gdp":
+        if accounting.approximate(self.accountant, "poisson"):
             raise UserError(
                 "accountant: found gdp, an approximation that may be below what is spent, expected "
                 "prv, rdp or pld for a target_epsilon"
