@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "workflow" / "scripts"
-sys.path[:0] = [str(LIBRARY), str(ROOT / "tests")]
+sys.path[:0] = [str(LIBRARY), str(ROOT / "tests" / "helpers")]
 
 MOST_SECONDS, MOST_BYTES = 30.0, 1e9
 

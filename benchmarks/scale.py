@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "workflow" / "scripts"
-sys.path[:0] = [str(LIBRARY), str(ROOT / "tests")]
+sys.path[:0] = [str(LIBRARY), str(ROOT / "tests" / "helpers")]
 
 MOST_SECONDS, MOST_BYTES, MOST_START = 30.0, 1e9, 4.0
 SNAKEMAKE = {
@@ -140,7 +140,7 @@ def growth(count: int, folder: Path) -> int:
         over |= what.startswith("dry run") and (seconds > MOST_SECONDS or peak > MOST_BYTES)
         print(f"{count:>6} {what:<18}{seconds:>8.1f} s{peak / 1e6:>8.0f} MB", flush=True)
     command = [sys.executable, "-c", MADE_UP, str(count), " ".join(MECHANISMS), repr(SIGMAS)]
-    said, _, peak = measured(command, folder, LIBRARY, ROOT / "tests")
+    said, _, peak = measured(command, folder, LIBRARY, ROOT / "tests" / "helpers")
     for what, seconds in re.findall(r"^(tables|figures) (\S+)$", said, re.MULTILINE):
         print(f"{count:>6} {what:<18}{float(seconds):>8.1f} s{peak / 1e6:>8.0f} MB", flush=True)
     return int(over)

@@ -5,21 +5,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
+import jobs
 import pytest
+from jobs import SCRIPTS, job
 
 from dpmedbench import console
 from dpmedbench.errors import UserError
 from dpmedbench.files import replacing, write_json
 from dpmedbench.job import running
-
-SCRIPTS = Path(console.__file__).parents[1]
-
-
-def job(tmp_path, scripts=SCRIPTS):
-    log = [str(tmp_path / "logs" / "job.log")]
-    return SimpleNamespace(log=log, rule="train", scriptdir=str(scripts), wildcards={})
 
 
 def test_a_pipe_gets_a_line_now_and_then_and_a_last_one(capsys, monkeypatch):
@@ -72,7 +66,7 @@ def test_any_other_failure_leaves_its_trace_in_the_log(tmp_path):
 TOLD = """
 import os, signal, sys
 from pathlib import Path
-from test_console import job
+from jobs import job
 from dpmedbench.files import replacing
 from dpmedbench.job import running
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
@@ -88,7 +82,7 @@ with running(job(Path(sys.argv[1]))), replacing(Path(sys.argv[1]) / "out") as te
     [(signal.SIGTERM, "train stopped by SIGTERM"), (signal.SIGINT, "train interrupted")],
 )
 def test_a_job_that_is_told_to_end_says_so_and_cleans_up(tmp_path, number, sentence):
-    paths = os.pathsep.join([str(SCRIPTS), str(Path(__file__).parent)])
+    paths = os.pathsep.join([str(SCRIPTS), str(Path(jobs.__file__).parent)])
     command = [sys.executable, "-c", TOLD, str(tmp_path), str(int(number))]
     done = subprocess.run(
         command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True

@@ -22,7 +22,8 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "workflow/scripts")]
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests" / "helpers"), str(ROOT / "workflow" / "scripts")]
 MOUNTS = "DPMEDBENCH_TEST_MOUNTS"  # set within the mount namespace
 
 

@@ -83,6 +83,12 @@ def limits(model: nn.Module, style: str, r: float = 1.3) -> tuple[float, ...]:
     return tuple((r * spread / spread.norm()).double().tolist())
 
 
+def equal_limits(model: nn.Module, style: str, r: float) -> tuple[float, ...]:
+    """(r,) for flat clipping, else equal thresholds of norm r, one a trainable parameter."""
+    tensors = sum(p.requires_grad for p in model.parameters())
+    return (r,) if style == "flat" else (r / math.sqrt(tensors),) * tensors
+
+
 def distance(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
     """The norm of a difference over all tensors."""
     pairs = zip(found, wanted, strict=True)

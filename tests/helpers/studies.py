@@ -14,6 +14,7 @@ from made_up_scans import write_store
 from dpmedbench import claims, comparisons, figures, results, summary, support, tables
 
 SIZE = (48, 48)
+REAL = {"duke": "duke", "umn": "umn"}
 DERIVED = {"summary": summary, "comparisons": comparisons, "claims": claims}
 SIGMAS = (0.3, 0.5, 0.7, 1.0)
 EVERY = sorted(
@@ -113,7 +114,7 @@ class Study:
             "support": support.rows(),
             "left_out": {"no such engine": ["duke/unet/fastdp/sigma1/fold0/seed0"]},
             "missing": {},
-            "real": {"duke": "duke", "umn": "umn"},
+            "real": REAL,
         }
 
     def render(self, name: str, *outputs: Path) -> None:
@@ -128,7 +129,7 @@ def write_tables(folders: list[Path], root: Path) -> dict[str, Path]:
     paths = {kind: root / f"{kind}.parquet" for kind in (*sources, *DERIVED)}
     for kind, cells in sources.items():
         tables.collect(kind, cells, paths[kind])
-    found = results.read({kind: paths[kind] for kind in sources})
+    found = results.read({kind: paths[kind] for kind in sources}, REAL)
     for kind, module in DERIVED.items():
         tables.write(module.table(found), paths[kind])
     return paths
@@ -140,15 +141,18 @@ def study(name: str) -> Study:
     return Study(name)
 
 
+def inputs(name: str, dataset: str = "duke") -> dict[str, object]:
+    """What any figure of a study needs, for a test to change."""
+    return study(name).inputs(dataset)
+
+
 @functools.cache
 def drawn(name: str, figure: str, dataset: str = "duke"):
     """A figure of a study, drawn once: for a test to look at."""
     return figures.draw(figure, **_inputs(name, dataset))
 
 
-@functools.cache
-def _inputs(name: str, dataset: str) -> dict[str, object]:
-    return study(name).inputs(dataset)
+_inputs = functools.cache(inputs)  # which nobody changes
 
 
 def texts(figure):
@@ -175,6 +179,11 @@ def texts(figure):
         for text in figure.findobj(Text)
         if text.get_visible() and text.get_text().strip() and (text not in ticks or text in seen)
     ]
+
+
+def said(figure):
+    """All that is written on a figure, in one line."""
+    return " ".join(text.get_text().replace("\n", " ") for text, _ in texts(figure))
 
 
 def overlaps(figure):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = {
     "study": "tiny",
     "title": "A tiny study",
@@ -32,6 +32,26 @@ TINY = {
         {
             "datasets": ["phantom_duke"],
             "models": ["unet"],
+            "mechanisms": ["non_private", "opacus_flat"],
+            "noise_multiplier": [1.0],
+        }
+    ],
+}
+CHEST = {
+    "datasets": {
+        "phantom_chest": {
+            "loader": "chest_xray",
+            "image_size": [32, 32],
+            "class_weights": [1.5, 0.75],
+            "split": {"method": "official", "ratios": [0.5, 0.25, 0.25]},
+            "phantom": {"patients": 8, "scans": 2, "image_size": [64, 64]},
+        }
+    },
+    "models": {"resnet18": {"features": [4, 8], "num_groups": 2}},
+    "grids": [
+        {
+            "datasets": ["phantom_chest"],
+            "models": ["resnet18"],
             "mechanisms": ["non_private", "opacus_flat"],
             "noise_multiplier": [1.0],
         }

@@ -1,0 +1,306 @@
+"""Made-up results for each published claim, with the effects that force each verdict."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from dpmedbench import evaluation, results
+
+RUNS = 4
+SIGMAS = (0.3, 0.5, 0.7, 1.0)
+WAYS = {
+    "ordinary": {"engine": "none"},
+    "opacus": {"engine": "opacus", "mode": "hooks", "clipping": "abadi"},
+    "book_keeping": {"engine": "bookkeeping", "mode": "mix_opt", "clipping": "automatic"},
+    "automatic": {"engine": "opacus", "mode": "hooks", "clipping": "automatic"},
+    "sparsified": {"engine": "opacus", "mode": "hooks", "clipping": "abadi", "sparsification": 0.9},
+    "local": {"engine": "local", "mode": "laplace"},
+    "scalar": {"engine": "local", "mode": "scalar_per_image"},
+}
+COUNTS = {"images": 1, "present": 1, **dict.fromkeys(evaluation.DISTANCES.values(), 0)}
+METRICS = (
+    *("train_loss", "val_loss", "mean_val_loss", "train_accuracy", "test_accuracy_last"),
+    *("val_pixel_accuracy", "first_val_pixel_accuracy", "first_epsilon"),
+    *("step_seconds", "epoch_seconds", "peak_bytes"),
+)
+
+
+def cell(way, run, level=None, model="unet", dataset="duke", **values):
+    """A row of the cells; its mechanism has a name that says nothing."""
+    label = {"local": "beta", "scalar": "beta"}.get(way, "sigma")
+    place = {
+        "dataset": dataset,
+        "model": model,
+        "mechanism": f"way_{list(WAYS).index(way)}",
+        "privacy": "none" if level is None else f"{label}{level:g}",
+        "fold": run % 2,
+        "seed": run // 2,
+    }
+    traits = dict.fromkeys(results.TRAITS, "none")
+    traits |= {"sparsification": math.nan, "target_epsilon": math.nan, "beta": math.nan}
+    traits |= {"noise_multiplier": 0.0, "noise_schedule": None}
+    if level is not None:
+        traits["beta" if label == "beta" else "noise_multiplier"] = level
+    private = label == "sigma" and level is not None
+    traits["noise_schedule"] = "constant" if private else None
+    numbers = dict.fromkeys(METRICS, 1.0)
+    numbers |= {"epsilon": 10.0 if private else math.inf, "epochs": 100, "batch_size": 10}
+    numbers |= {"device": "made-up device", "published": dataset}
+    return place | traits | WAYS[way] | numbers | values
+
+
+def made(cells, scores=None, classified=False):
+    """Results of `cells`; `scores` has the test score of each (`classified`: fifths)."""
+    segmented, predicted = [], []
+    for row, score in zip(cells, scores or [], strict=bool(scores)):
+        place = {name: row[name] for name in results.CELL} | {"predictor": "model"}
+        for patient in range(20):
+            if not classified:
+                dice = dict.fromkeys(evaluation.SEGMENTED, score + 0.01 * (patient % 3 - 1))
+                segmented += [
+                    place | {"patient": f"p{patient}", "class": c} | dice | COUNTS for c in range(2)
+                ]
+                continue
+            for image in range(10):
+                label, right = image % 2, image // 2 < round(5 * score)
+                answer = label if right else 1 - label
+                images = {"patient": f"p{patient}", "record": 10 * patient + image, "label": label}
+                sure = {"predicted": answer, "probability_0": 1.0 - answer, "probability_1": answer}
+                predicted.append(place | images | sure)
+    empty = pd.DataFrame(columns=[*results.CELL, "predictor"])
+    return results.Results(
+        pd.DataFrame(cells),
+        pd.DataFrame(segmented) if segmented else empty,
+        pd.DataFrame(predicted) if predicted else empty,
+    )
+
+
+def pair(first, second, metric, base=0.0, levels=SIGMAS, **places):
+    """Of `second`, at each level and run, `metric` is `base` + the effect; of `first` it is 1."""
+
+    def of(effect):
+        found = []
+        for run in range(RUNS):
+            found += [
+                cell(first, run, None if first == "ordinary" else level, **places)
+                for level in (levels[:1] if first == "ordinary" else levels)
+            ]
+            found += [
+                cell(second, run, level, **places | {metric: base + effect(run)})
+                for level in levels
+            ]
+        return made(found)
+
+    return of
+
+
+def networks(metric, base=0.0):
+    """`metric` of Nested U-Net is `base` + the effect; of U-Net it is 1."""
+
+    def of(effect):
+        return made(
+            [cell("automatic", run, level) for run in range(RUNS) for level in SIGMAS]
+            + [
+                cell("automatic", run, level, "nested_unet", **{metric: base + effect(run)})
+                for run in range(RUNS)
+                for level in SIGMAS
+            ]
+        )
+
+    return of
+
+
+def rising(way, metric, slope=lambda level, effect: effect * level):
+    """`metric` has the effect as slope over the noise."""
+
+    def of(effect):
+        return made(
+            [
+                cell(way, run, level, **{metric: slope(level, effect(run))})
+                for run in range(RUNS)
+                for level in SIGMAS
+            ]
+        )
+
+    return of
+
+
+def scored(way, levels=(1, 2, 4)):
+    """The balanced accuracy falls by the effect at each level."""
+
+    def of(effect):
+        cells = [cell(way, run, level) for run in range(RUNS) for level in levels]
+        scores = [
+            0.4 + effect(run) * (rank - 1) for run in range(RUNS) for rank in range(len(levels))
+        ]
+        return made(cells, scores, classified=True)
+
+    return of
+
+
+def best_automatic(effect):
+    """One noise level is better than the others by 1; its validation loss is 1 + the effect."""
+    cells = []
+    for run in range(RUNS):
+        cells.append(cell("ordinary", run))
+        cells.append(cell("automatic", run, 0.5, val_loss=1 + effect(run)))
+        cells.append(cell("automatic", run, 1.0, val_loss=2 + effect(run)))
+    return made(cells)
+
+
+def sparse(effect):
+    """Ordinary training has loss 1, automatic clipping 3, sparsification 3 + the effect."""
+    cells = []
+    for run in range(RUNS):
+        cells.append(cell("ordinary", run))
+        cells.append(cell("automatic", run, 1.0, train_loss=3.0))
+        cells.append(cell("sparsified", run, 1.0, train_loss=3 + effect(run)))
+    return made(cells)
+
+
+def published_epsilon(effect):
+    """At noise multiplier 0.3, 100 epochs: the effect times 500; other lengths do not count."""
+    return made(
+        [cell("opacus", run, 0.3, epsilon=500 * effect(run)) for run in range(RUNS)]
+        + [cell("book_keeping", run, 0.3, epsilon=1.0, epochs=7) for run in range(RUNS)]
+    )
+
+
+def falling_epsilon(effect):
+    """Epsilon at each noise is the effect times that at the one before; seeds are averaged."""
+    return made(
+        [
+            cell("opacus", run, level, dataset=f"data_{run}", epsilon=100 * effect(run) ** rank)
+            for run in range(RUNS)
+            for rank, level in enumerate(SIGMAS)
+        ]
+    )
+
+
+def fastest_of_nested(effect):
+    """Noise 1 takes the effect times the others' seconds."""
+    cells = []
+    for run in range(RUNS):
+        same = {"run": run, "model": "nested_unet"}
+        cells.append(cell("ordinary", **same))
+        cells += [cell("automatic", level=level, **same) for level in SIGMAS[:3]]
+        cells.append(cell("automatic", level=1.0, epoch_seconds=effect(run), **same))
+    return made(cells)
+
+
+def on_patients(effect):
+    """The Dice of automatic clipping is 0.5 + the effect, that of ordinary training 0.5."""
+    cells = [cell("ordinary", run) for run in range(RUNS)]
+    cells += [cell("automatic", run, 1.0) for run in range(RUNS)]
+    return made(cells, [0.5] * RUNS + [0.5 + effect(run) for run in range(RUNS)])
+
+
+def local_and_private(effect):
+    """The accuracy of DP-SGD is 0.4, that of local noise 0.4 + the effect; scalars do not count."""
+    cells = [cell("opacus", run, 2) for run in range(RUNS)]
+    cells += [cell("local", run, 2) for run in range(RUNS)]
+    cells += [cell("scalar", run, 2) for run in range(RUNS)]
+    scores = [0.4] * RUNS + [0.4 + effect(run) for run in range(RUNS)] + [1.0] * RUNS
+    return made(cells, scores, classified=True)
+
+
+def ranges(effect):
+    """The losses of the two settings that both datasets have lie 1 apart on Duke, by the effect
+    more on UMN; a setting of one dataset does not count."""
+    cells = []
+    for run in range(RUNS):
+        for dataset, apart in (("duke", 1.0), ("umn", 1 + effect(run))):
+            cells.append(cell("ordinary", run, dataset=dataset))
+            cells.append(cell("book_keeping", run, 0.5, dataset=dataset, mean_val_loss=1 + apart))
+        cells.append(cell("opacus", run, 0.5, mean_val_loss=99.0))
+    return made(cells)
+
+
+def one_case(effect):
+    """The test accuracy is above that of training by the effect at one beta, below at another."""
+    cells = [cell("local", run, 4, test_accuracy_last=1 + effect(run)) for run in range(RUNS)]
+    return made(cells + [cell("local", run, 1, test_accuracy_last=0.1) for run in range(RUNS)])
+
+
+# claim: what makes the results, the effect that supports it, one that contradicts it, and two
+# that take turns over the runs, so that it cannot be decided
+CASES = {
+    "bookkeeping.budget": (pair("opacus", "book_keeping", "epsilon"), 5.0, 10.0, (9.0, 11.0)),
+    "bookkeeping.budget_reached": (published_epsilon, 1.0, 0.5, (0.8, 1.2)),
+    "bookkeeping.time": (pair("book_keeping", "opacus", "epoch_seconds"), 1.5, 0.8, (0.5, 2.0)),
+    "bookkeeping.time_noise": (
+        rising("opacus", "epoch_seconds", lambda level, effect: math.exp(effect * level)),
+        *(0.5, 0.0, (-0.5, 0.5)),
+    ),
+    "bookkeeping.training_loss_noise": (rising("opacus", "train_loss"), 0.5, -0.5, (-0.5, 0.5)),
+    "bookkeeping.validation_loss_noise": (
+        rising("book_keeping", "val_loss"),
+        *(0.5, -0.5, (-0.5, 0.5)),
+    ),
+    "bookkeeping.validation_loss": (
+        pair("book_keeping", "opacus", "mean_val_loss", 1.0),
+        *(0.2, -0.2, (-0.2, 0.2)),
+    ),
+    "bookkeeping.budget_early": (
+        pair("opacus", "book_keeping", "first_epsilon"),
+        *(0.5, 1.0, (0.9, 1.1)),
+    ),
+    "bookkeeping.training_loss_duke": (
+        pair("book_keeping", "opacus", "train_loss", 1.0),
+        *(0.2, -0.2, (-0.2, 0.2)),
+    ),
+    **{
+        f"bookkeeping.{name}": (pair(*ways, loss, dataset="umn"), 1.02, 1.4, (0.7, 1.4))
+        for name, loss, *ways in (
+            ("training_loss_umn", "train_loss", "ordinary", "book_keeping"),
+            ("validation_loss_umn", "val_loss", "ordinary", "book_keeping"),
+            ("training_loss_umn_opacus", "train_loss", "book_keeping", "opacus"),
+            ("validation_loss_umn_opacus", "val_loss", "book_keeping", "opacus"),
+        )
+    },
+    "bookkeeping.loss_range": (ranges, -0.5, 0.5, (-0.5, 0.5)),
+    "local_dp.training_accuracy": (
+        rising("local", "train_accuracy", lambda level, effect: effect * math.log2(level)),
+        *(-0.05, 0.05, (-0.05, 0.05)),
+    ),
+    "local_dp.training_accuracy_dp_sgd": (
+        rising("opacus", "train_accuracy", lambda level, effect: effect * math.log2(level)),
+        *(-0.05, 0.05, (-0.05, 0.05)),
+    ),
+    "local_dp.test_accuracy": (scored("local"), 0.0, -0.2, (-0.2, 0.2)),
+    "local_dp.test_accuracy_dp_sgd": (scored("opacus"), 0.0, -0.2, (-0.2, 0.2)),
+    "local_dp.below_test_accuracy": (one_case, 0.2, -0.2, (-0.2, 0.2)),
+    "local_dp.noise": (scored("opacus"), -0.2, 0.2, (-0.2, 0.2)),
+    "local_dp.local_better": (local_and_private, 0.2, -0.2, (-0.2, 0.2)),
+    "engines.time": (pair("ordinary", "book_keeping", "step_seconds"), 1.1, 1.5, (1.0, 1.5)),
+    "engines.memory": (pair("ordinary", "book_keeping", "peak_bytes"), 1.1, 1.5, (1.0, 1.5)),
+    "engines.faster": (pair("book_keeping", "opacus", "step_seconds"), 1.5, 0.8, (0.5, 2.0)),
+    "engines.leaner": (pair("book_keeping", "opacus", "peak_bytes"), 1.5, 0.8, (0.5, 2.0)),
+    "engines.opacus_overhead": (pair("ordinary", "opacus", "step_seconds"), 2.4, 4.0, (1.5, 4.0)),
+    "clipping.training_loss": (
+        pair("ordinary", "automatic", "train_loss", 1.0),
+        *(-0.2, 0.2, (-0.2, 0.2)),
+    ),
+    "clipping.validation_loss_unet": (best_automatic, -0.2, 0.2, (-0.2, 0.2)),
+    "clipping.validation_loss_nested": (
+        pair("ordinary", "automatic", "val_loss", 1.0, model="nested_unet"),
+        *(0.2, -0.2, (-0.2, 0.2)),
+    ),
+    "clipping.sparsification_loss": (sparse, 0.2, -0.2, (-0.2, 0.2)),
+    "clipping.budget_complexity": (networks("epsilon"), 12.0, 10.0, (9.0, 12.0)),
+    "clipping.budget_noise": (falling_epsilon, 0.5, 1.0, (0.5, 1.5)),
+    "clipping.time_nested": (networks("epoch_seconds"), 3.0, 0.8, (0.5, 2.0)),
+    "clipping.time_automatic": (fastest_of_nested, 0.8, 1.2, (0.5, 2.0)),
+    "clipping.accuracy_nested": (networks("val_pixel_accuracy", 1.0), 0.1, -0.1, (-0.1, 0.1)),
+    "clipping.accuracy_nested_automatic": (
+        pair("ordinary", "automatic", "val_pixel_accuracy", 1.0, model="nested_unet"),
+        *(0.0, -0.1, (-0.1, 0.1)),
+    ),
+    "clipping.accuracy_start": (
+        pair("ordinary", "automatic", "first_val_pixel_accuracy", 1.0),
+        *(0.2, -0.2, (-0.2, 0.2)),
+    ),
+    "clipping.utility": (on_patients, 0.0, -0.1, (-0.1, 0.1)),
+}
