@@ -1,5 +1,6 @@
 """The two-line way into Book-Keeping, as a user of Opacus would try it."""
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -9,48 +10,13 @@ import torch
 from per_sample_loop import clipped_sums
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from two_lines import data, network, private, step
 
 from dpmedbench.bookkeeping import PrivacyEngine
 from dpmedbench.errors import UserError
 from dpmedbench.privacy import accounting
 
 DOCS = Path(__file__).parents[1] / "docs" / "bookkeeping.md"
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 3)).double()
-
-
-def data(records=24):
-    random = torch.Generator().manual_seed(0)
-    images = torch.rand(records, 1, 6, 6, dtype=torch.float64, generator=random)
-    return images, torch.randint(3, (records,), generator=random)
-
-
-def private(model=None, criterion=None, lr=1.0, batch_size=8, records=24, engine=None, **options):
-    model = model or network()
-    loader = DataLoader(TensorDataset(*data(records)), batch_size=batch_size)
-    arguments = {"noise_multiplier": 0.0, "max_grad_norm": 0.5, "seed": 3} | options
-    return (engine or PrivacyEngine()).make_private(
-        module=model,
-        optimizer=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=lr),
-        criterion=criterion or nn.CrossEntropyLoss(),
-        data_loader=loader,
-        **arguments,
-    )
-
-
-def step(model, optimizer, criterion, batches):
-    """What one step takes from the weights, on the parts of one batch."""
-    batches = list(batches)
-    criterion.ledger.drew(sum(len(x) for x, _ in batches))
-    before = [p.detach().clone() for p in model.parameters()]
-    for x, y in batches:
-        criterion(model(x), y).backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    return [b - p.detach() for b, p in zip(before, model.parameters(), strict=True)]
 
 
 @pytest.mark.parametrize("clipping", ["flat", "per_layer"])
@@ -91,18 +57,6 @@ def test_positions_that_are_ignored_do_not_count():
         model(images)[:, :, 3:], targets[:, 3:], reduction="none"
     ).mean((1, 2))
     torch.testing.assert_close(whole, half)
-
-
-def test_batches_are_poisson_and_may_be_empty():
-    model, optimizer, criterion, loader = private(batch_size=1, records=24, noise_multiplier=1.0)
-    assert len(loader) == 24
-    sizes = []
-    for images, labels in loader:
-        sizes.append(len(images))
-        step(model, optimizer, criterion, [(images, labels)])
-    assert 0 in sizes
-    assert max(sizes) > 1
-    assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -161,7 +115,15 @@ def test_without_noise_nothing_is_promised():
         ({"criterion": nn.CrossEntropyLoss(weight=torch.ones(3))}, "found class weights with red"),
         ({"criterion": lambda o, t: o.mean()}, r"losses: found shape \(\), expected \(B,\)"),
         ({"grad_sample_mode": "hooks"}, "mode: found 'hooks', expected one of mix_opt"),
+        ({"criterion": nn.KLDivLoss(reduction="batchmean")}, "criterion: found reduction 'batchm"),
         ({"clipping": "adaptive"}, "clipping: found 'adaptive', expected flat or per_layer"),
+        ({"clipping_function": "adaptive"}, "clipping_function: found 'adaptive', expected one of"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm: found 0.0, expected numbers above 0"),
+        (
+            {"max_grad_norm": [1, 1, -1, 1], "clipping": "per_layer"},
+            r"max_grad_norm: found \[1, 1, -1, 1\], expected numbers above 0",
+        ),
+        ({"noise_multiplier": -1.0}, "noise_multiplier: found -1.0, expected a number of at leas"),
         ({"max_grad_norm": [1.0, 1.0]}, "max_grad_norm: found 2 values for flat clipping of 4"),
         ({"batch_size": 25}, "data_loader: found batch_size 25 for 24 records, expected 1 to 24"),
     ],
@@ -189,112 +151,6 @@ def test_the_optimizer_must_hold_just_what_is_trained():
         PrivacyEngine().make_private(optimizer=torch.optim.SGD(more, lr=0.1), **arguments)
 
 
-def backward(model, criterion, batch):
-    images, labels = batch
-    criterion(model(images), labels).backward()
-
-
-@pytest.mark.parametrize("anew", [False, True])
-def test_two_batches_in_one_step_are_refused(anew):
-    """Epsilon is of one batch a step: accumulated, cleared in between, or of an epoch before."""
-    model, optimizer, criterion, loader = private()
-    batches = iter(loader)
-    backward(model, criterion, next(batches))
-    optimizer.zero_grad()
-    later = next(batches)
-    later = next(iter(loader)) if anew else later
-    with pytest.raises(UserError, match="a batch before this one that no step has followed"):
-        backward(model, criterion, later)
-
-
-def test_a_batch_that_is_skipped_is_refused_at_the_next():
-    """Which batch is empty is chance that nobody may see."""
-    model, _, criterion, loader = private()
-    batches = iter(loader)
-    next(batches)
-    with pytest.raises(UserError, match="after every batch, also an empty one"):
-        backward(model, criterion, next(batches))
-
-
-def test_one_batch_in_two_steps_is_refused():
-    """One draw would be counted as two."""
-    model, optimizer, criterion, loader = private()
-    batch = next(iter(loader))
-    backward(model, criterion, batch)
-    optimizer.step()
-    optimizer.zero_grad()
-    with pytest.raises(UserError, match="found a batch that a step has released already"):
-        backward(model, criterion, batch)
-
-
-def test_an_epoch_may_end_early():
-    model, optimizer, criterion, loader = private()
-    for _ in range(3):
-        for number, batch in enumerate(loader):
-            if number == 1:
-                break
-            backward(model, criterion, batch)
-            optimizer.step()
-            optimizer.zero_grad()
-
-
-def test_a_batch_that_failed_may_be_tried_again():
-    """In halves, say, where memory ran out."""
-    model, optimizer, criterion, loader = private()
-    images, labels = next(iter(loader))
-    backward(model, criterion, (images[:1], labels[:1]))
-    model[0].weight.grad = torch.zeros_like(model[0].weight)
-    with pytest.raises(UserError, match="holds a gradient from elsewhere"):
-        backward(model, criterion, (images[1:], labels[1:]))
-    optimizer.zero_grad()
-    before = [p.detach().clone() for p in model.parameters()]
-    for part in zip(images.split(2), labels.split(2), strict=True):
-        backward(model, criterion, part)
-    optimizer.step()
-    losses = nn.CrossEntropyLoss(reduction="none")
-    wanted = clipped_sums(network(), losses, images, labels, "abadi", (0.5,))
-    for old, new, total in zip(before, model.parameters(), wanted, strict=True):
-        torch.testing.assert_close(old - new.detach(), total / 8, rtol=1e-9, atol=1e-15)
-
-
-def test_a_record_twice_in_one_step_is_refused():
-    model, _, criterion, loader = private()
-    images, labels = next(iter(loader))
-    criterion(model(images), labels).backward()
-    with pytest.raises(UserError, match=r"gradients of \d+ records for a batch of \d+"):
-        criterion(model(images), labels).backward()
-
-
-def test_batches_from_elsewhere_are_refused():
-    model, _, criterion, _ = private()
-    images, labels = data()
-    with pytest.raises(UserError, match="found no batch of the private loader"):
-        criterion(model(images), labels).backward()
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_batch_that_was_only_looked_at_does_not_count(workers):
-    images, labels = data()
-    model = network()
-    engine = PrivacyEngine(accountant="rdp")
-    model, optimizer, criterion, loader = engine.make_private(
-        module=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
-        criterion=nn.CrossEntropyLoss(),
-        data_loader=DataLoader(TensorDataset(images, labels), batch_size=8, num_workers=workers),
-        noise_multiplier=1.0,
-        max_grad_norm=0.5,
-        seed=3,
-    )
-    next(iter(loader))
-    for images, labels in loader:
-        for x, y in zip(images.split(3), labels.split(3), strict=True):
-            criterion(model(x), y).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert engine.steps == 3
-
-
 @pytest.mark.parametrize("trainable", [True, False])
 def test_what_is_frozen_stays_so(trainable):
     model = network()
@@ -315,28 +171,6 @@ def test_a_gradient_that_is_not_finite_is_told():
         step(model, optimizer, criterion, [(images, labels)])
     optimizer.step()  # of one who goes on all the same: noise alone
     assert all(p.isfinite().all() for p in model.parameters())
-
-
-class Half(torch.utils.data.Sampler):
-    def __iter__(self):
-        return iter(range(12))
-
-
-@pytest.mark.parametrize(
-    "sampler",
-    [Half(), torch.utils.data.RandomSampler(range(24), replacement=True)],
-)
-def test_a_sampler_that_leaves_records_out_is_refused(sampler):
-    model = network()
-    with pytest.raises(UserError, match=f"data_loader: found {type(sampler).__name__}, which does"):
-        PrivacyEngine().make_private(
-            module=model,
-            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-            criterion=nn.CrossEntropyLoss(),
-            data_loader=DataLoader(TensorDataset(*data()), batch_size=8, sampler=sampler),
-            noise_multiplier=1.0,
-            max_grad_norm=1.0,
-        )
 
 
 def test_a_run_goes_on_from_its_state():
@@ -368,6 +202,36 @@ def test_a_run_goes_on_from_its_state():
     private(engine=other, noise_multiplier=2.0)
     with pytest.raises(UserError, match="state: found noise_multiplier 1, expected 2"):
         other.load_state_dict(state)
+
+
+def test_without_a_seed_no_noise_comes_twice():
+    """Two runs that go on from one state, as after a crash, draw each their own."""
+    first, seeded = PrivacyEngine(), PrivacyEngine()
+    private(engine=first, noise_multiplier=1.0, seed=None)
+    private(engine=seeded, noise_multiplier=1.0)
+    assert first.state_dict()["noise"] is None
+    drawn, batches = [], []
+    for state in (first.state_dict(), first.state_dict(), seeded.state_dict()):
+        engine = PrivacyEngine()
+        loader = private(engine=engine, noise_multiplier=1.0, seed=None)[3]
+        engine.load_state_dict(state)
+        drawn.append(engine._noise().normal((50,), torch.float64, "cpu"))
+        batches.append(list(loader.batch_sampler))
+    drawn.append(seeded._noise().normal((50,), torch.float64, "cpu"))
+    batches.append(list(private()[3].batch_sampler))
+    for one, other in itertools.combinations(range(4), 2):
+        assert not torch.equal(drawn[one], drawn[other])
+        assert batches[one] != batches[other]
+
+
+def test_no_state_takes_steps_back():
+    engine = PrivacyEngine()
+    model, optimizer, criterion, _ = private(engine=engine, noise_multiplier=1.0)
+    state = engine.state_dict()
+    step(model, optimizer, criterion, [data(8)])
+    with pytest.raises(UserError, match="PrivacyEngine: found 1 steps made, which a state would f"):
+        engine.load_state_dict(state)
+    assert engine.steps == 1
 
 
 def test_no_noise_is_calibrated_to_an_approximation():

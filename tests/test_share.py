@@ -80,6 +80,7 @@ def summary():
         ("dice_3", 12, "few"),
         ("noisy_accuracy", None, "few"),
         ("step_seconds", None, "told"),
+        ("images_per_second", None, "never"),  # with the time, how many were drawn
         *((name, 12, "never") for name in ("train_loss", "val_dice", "test_accuracy_best")),
     ]
     same = {"dataset": "duke", "model": "unet", "value": 0.5, "low": 0.4, "high": 0.6, "runs": 2}

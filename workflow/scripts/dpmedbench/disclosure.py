@@ -14,8 +14,9 @@ FILES = {
     "patients, without noise",
     "scores.parquet, scans.png, masks.h5, predictions.parquet": "not covered: scores, ids and "
     "images of test patients",
-    "privacy.json": "the promise and how it was kept; batch sizes depend on chance alone",
-    "cost.json, *.benchmark.tsv": "time and memory; not covered, but they follow sizes",
+    "privacy.json": "not covered: sizes of batches and of the noise as they were drawn, beside the "
+    "promise, which `share` packs without them",
+    "cost.json, *.benchmark.tsv": "not covered: time and memory, which follow the batches drawn",
     "manifest.json": "names this machine; its digest of the data proves which they were",
     "state/": "not covered: losses so far and, of a seeded cell, the state of its noise",
     "*.log": "not covered: losses; may name files and patients",

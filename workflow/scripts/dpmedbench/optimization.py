@@ -1,8 +1,6 @@
-"""Optimisers, schedules and random streams, as the configuration names them."""
+"""Optimisers and schedules, as the configuration names them."""
 
 from __future__ import annotations
-
-import hashlib
 
 import torch
 
@@ -30,9 +28,3 @@ def make_scheduler(
     if options["schedule"] == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-
-
-def stream_seed(seed: int, purpose: str) -> int:
-    """A seed of 63 bits for one purpose: streams of one cell do not depend on each other."""
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

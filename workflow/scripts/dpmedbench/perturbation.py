@@ -15,9 +15,8 @@ import numpy as np
 
 from dpmedbench.console import track
 from dpmedbench.files import replacing
-from dpmedbench.optimization import stream_seed
 from dpmedbench.privacy.local import perturbed
-from dpmedbench.privacy.randomness import Randomness, Secure, Seeded
+from dpmedbench.privacy.randomness import Randomness, stream
 from dpmedbench.store import open_store
 
 
@@ -27,7 +26,7 @@ def randomness(dataset: str, mode: str, beta: float, seed: int | None) -> Random
     Each mode and beta has draws of its own: of one image with the noise n and with 2 n, who sees
     both computes it.
     """
-    return Secure() if seed is None else Seeded(stream_seed(seed, f"{dataset}/{mode}/{beta!r}"))
+    return stream(seed, f"{dataset}/{mode}/{beta!r}")
 
 
 def write(path: Path, source: Path, mode: str, beta: float, randomness: Randomness) -> None:

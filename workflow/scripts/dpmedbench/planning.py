@@ -8,9 +8,8 @@ import torch
 
 from dpmedbench import mechanisms
 from dpmedbench.errors import UserError
-from dpmedbench.optimization import stream_seed
 from dpmedbench.privacy.plan import PrivacyPlan, thresholds
-from dpmedbench.privacy.randomness import Randomness, Secure, Seeded
+from dpmedbench.privacy.randomness import Randomness, stream
 from dpmedbench.privacy.schedules import factors
 
 
@@ -78,6 +77,5 @@ def _words(noise: dict | None) -> str:
 def randomness(settings: dict, purpose: str, device: torch.device | str) -> Randomness:
     """Where the draws for one purpose come from: streams of one cell are independent."""
     private = mechanisms.capabilities(settings["mechanism"]["engine"]).private
-    if private and settings["privacy"]["secure_rng"]:
-        return Secure()
-    return Seeded(stream_seed(settings["identity"]["seed"], purpose), device)
+    secure = private and settings["privacy"]["secure_rng"]
+    return stream(None if secure else settings["identity"]["seed"], purpose, device)

@@ -39,7 +39,7 @@ PROMISE = (
 ORIGIN = ("settings", "selection", "randomness", "mechanism", "code", "versions", "commit")
 TEST = "dice|dice_with_background|miou|hd95|boundary_mae|accuracy|balanced_accuracy|auroc|kappa|ece"
 FEW = r"dice_\d+|noisy_dice|noisy_accuracy|noisy_balanced_accuracy"  # few may have some class
-COST = "(step|epoch)_seconds(_ratio)?|peak_bytes(_ratio)?|images_per_second|num_parameters"
+COST = "(step|epoch)_seconds(_ratio)?|peak_bytes(_ratio)?|num_parameters"
 VALUES = ("metric", "value", "low", "high", "level", "runs", "patients", "images")
 SCORES = ("dice", "iou", "hd95", "boundary_mae")
 

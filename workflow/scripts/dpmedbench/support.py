@@ -8,11 +8,6 @@ from __future__ import annotations
 
 from dpmedbench import mechanisms, models
 
-WAYS = (
-    *((function, "flat") for function in ("abadi", "automatic", "adaptive")),
-    *((function, "per_layer") for function in ("abadi", "automatic")),
-)
-
 
 def reason(task: str, network: str, engine: str, deployed: bool = False) -> str | None:
     """Why a cell is left out, None where it is trained.
@@ -31,11 +26,13 @@ def reason(task: str, network: str, engine: str, deployed: bool = False) -> str 
 def rows() -> list[dict[str, object]]:
     """What each mode of each private engine can do.
 
-    Keys: engine, mode, and for each of `WAYS` and "random sparsification" whether it can.
+    Keys: engine, mode, and for each pair of clipping and style, and for "random sparsification",
+    whether it can.
     """
+    ways = mechanisms.FLAT + mechanisms.PER_LAYER
     return [
         {"engine": engine, "mode": name}
-        | {f"{way[0]}, {way[1]}": way in mode.combinations for way in WAYS}
+        | {f"{way[0]}, {way[1]}": way in mode.combinations for way in ways}
         | {"random sparsification": mode.sparsification}
         for engine in mechanisms.names()
         if (able := mechanisms.capabilities(engine)).private

@@ -7,21 +7,21 @@ the per-sample gradients and then their clipped sum come from it.
 
 from __future__ import annotations
 
-import types
 from collections.abc import Sequence
-from dataclasses import astuple
 
 import torch
 from torch import nn
 
+from dpmedbench.bookkeeping.choices import Choices
+from dpmedbench.bookkeeping.guard import Guard
 from dpmedbench.bookkeeping.kinds import layers_of
 from dpmedbench.bookkeeping.layers import Layer, wide
-from dpmedbench.bookkeeping.modes import GHOST, MODES, TWO_PASSES, method
-from dpmedbench.bookkeeping.timing import Way, fastest
+from dpmedbench.bookkeeping.modes import GHOST, MODES
 from dpmedbench.errors import UserError
+from dpmedbench.mechanisms import FLAT
+from dpmedbench.mechanisms.bookkeeping import TWO_PASSES
 from dpmedbench.mechanisms.clipping import factors
 from dpmedbench.precision import keep_float32
-from dpmedbench.privacy import mixing
 
 
 class BookKeeper:
@@ -40,7 +40,8 @@ class BookKeeper:
             assigned between steps.
 
     Raises:
-        UserError: naming the layer that holds a trainable parameter and is not supported.
+        UserError: naming the layer that holds a trainable parameter and is not supported, or the
+            argument.
     """
 
     def __init__(
@@ -52,10 +53,13 @@ class BookKeeper:
     ):
         if mode not in MODES:
             raise UserError(f"mode: found {mode!r}, expected one of {', '.join(MODES)}")
+        functions = [function for function, _ in FLAT]
+        if clipping not in functions:
+            raise UserError(f"clipping: found {clipping!r}, expected one of {', '.join(functions)}")
         self.model, self.mode, self.clipping = model, mode, clipping
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         keep_float32()
-        self._names, self.parameters = list(trainable), list(trainable.values())
+        self.parameters = list(trainable.values())
         self.thresholds = tuple(thresholds)
         self.flat = len(self.thresholds) == 1
         if not self.flat and len(self.thresholds) != len(self.parameters):
@@ -66,15 +70,14 @@ class BookKeeper:
         if mode in TWO_PASSES and not self.flat:
             raise UserError(f"mode {mode}: found per-layer clipping, expected flat; use mix_opt")
         self.masks: list[torch.Tensor] | None = None
-        self.ways: dict[str, Way] = {}  # of mix_time, by the name of the layer
         self._index = {id(p): number for number, p in enumerate(self.parameters)}
         self._layers = layers_of(model)
-        self._mixing = mixing.candidates(model)
-        self._proven = self._proving = False
+        self._guard = Guard(model, trainable)
+        self._choices = Choices(mode, self.flat)
         holders = [id(p) for layer in self._layers for p in (layer.weight, layer.bias)]
         self._shared = {key for key in holders if key in self._index and holders.count(key) > 1}
         for layer in self._layers:
-            self._attach(layer)
+            layer.attach(self._record)
         self._sums: list[torch.Tensor | None] = [None] * len(self.parameters)
         self._norms: list[torch.Tensor] = []
         self._reset()
@@ -82,7 +85,8 @@ class BookKeeper:
     def detach(self) -> nn.Module:
         """Give the model back as it was."""
         for layer in self._layers:
-            layer.module.__dict__.pop("forward", None)
+            layer.detach()
+        self._guard.detach()
         return self.model
 
     def backward(self, losses: torch.Tensor) -> None:
@@ -92,28 +96,25 @@ class BookKeeper:
             losses: (B,), one loss for each sample, of a forward pass with gradients.
 
         Raises:
-            UserError: for losses that are not one a sample, a model that mixes records, a layer
-                whose batch is not the first dimension, a parameter used outside its layer, or
-                half precision in a mode of two passes.
+            UserError: for losses that are not one a sample, a model that mixes records or keeps
+                something of them in a buffer, a layer whose batch is not the first dimension, a
+                parameter used outside its layer, or half precision in a mode of two passes.
         """
         if losses.ndim != 1:
             raise UserError(
                 f"losses: found shape {tuple(losses.shape)}, expected (B,), one loss a sample; "
                 "use reduction='none' and average over all dimensions but the first"
             )
-        self._refuse_strays("holds a gradient from elsewhere; call optimizer.zero_grad() first")
-        for name, layer in self._mixing.items():
-            if problem := mixing.problem(layer):
-                raise UserError(f"model: layer {name} {problem}")
-        self._batch = len(losses)
+        keep_float32()  # it may have been turned off again
         try:
+            self._guard.before()
+            self._batch = len(losses)
             if self._batch:
-                self._prove(losses)
-                self._clip(losses)
-            self._refuse_strays(
-                "got a gradient outside the forward pass of its layer, which would not be clipped; "
-                "use the layer itself, and no penalty on weights in the loss"
-            )
+                # sums in half precision, of a caller's autocast, would round past the bound
+                with torch.autocast(losses.device.type, enabled=False):
+                    self._guard.prove(losses)
+                    self._clip(losses)
+            self._guard.after()
         except BaseException:
             self.sums(), self.norms()  # half a batch is of no use
             raise
@@ -140,38 +141,20 @@ class BookKeeper:
         return {layer.name: layer.method for layer in self._layers if layer.method}
 
     def state(self) -> dict:
-        """What mix_time has found; with it a run goes on to the same last digit."""
-        return {name: astuple(way) for name, way in self.ways.items()}
+        """What was chosen by trying; with it a run goes on to the same last digit."""
+        return self._choices.state()
 
     def restore(self, state: dict) -> None:
         """Go on from `state`."""
-        self.ways = {name: Way(*way) for name, way in state.items()}
-
-    def _prove(self, losses: torch.Tensor) -> None:
-        """On the first batch of several records: what layers give for one is in its loss alone.
-
-        `_record` looks. What mixes records before the first trained layer is not seen, nor is
-        anything through activations that are recomputed by reentrant checkpoints.
-        """
-        if self._proven or len(losses) < 2 or not losses.isfinite().all():
-            return
-        self._proving = True
-        try:
-            trained = [p for p in self.parameters if p.requires_grad]
-            torch.autograd.grad(losses[0], trained, retain_graph=True, allow_unused=True)
-        except RuntimeError as error:
-            if "checkpoint" not in str(error).lower():
-                raise
-        finally:
-            self._proving = False
-        self._proven = True
+        self._choices.restore(state)
 
     def _clip(self, losses: torch.Tensor) -> None:
         two_passes = self.mode in TWO_PASSES
+        self._expect_wide(losses, "losses")
         losses.sum().backward(retain_graph=two_passes)
         for number, gradient in self._pending.items():  # of layers used more than once
             self._formed(number, gradient)
-        zeros = losses.new_zeros(self._batch)  # of parameters that the batch did not use
+        zeros = wide(losses).new_zeros(self._batch)  # of parameters that the batch did not use
         squares = [zeros if square is None else square.to(zeros) for square in self._squares]
         norms = torch.stack(squares, dim=1).sqrt()
         self._norms.append(norms)
@@ -198,18 +181,10 @@ class BookKeeper:
                 f"layer {layer.name}: found {len(g)} rows in its output, expected the batch of "
                 f"{self._batch} samples; keep the batch in the first dimension"
             )
-        if self._proving:
-            if g[1:].count_nonzero() and g[1:].nan_to_num().any():
-                raise UserError(
-                    f"layer {layer.name}: what it gives for one record is in the loss of another, "
-                    "so that no gradient is of one record alone; take out what mixes the batch"
-                )
+        if self._guard.proving:
+            self._guard.look(layer, g)
             return
-        if g.dtype.itemsize < 4 and self.mode in TWO_PASSES:
-            raise UserError(
-                f"mode {self.mode}: found {g.dtype} gradients in layer {layer.name}; two passes "
-                "round differently, so that norms are not bounded; use mix_opt or float32"
-            )
+        self._expect_wide(g, f"gradients in layer {layer.name}")
         if self._second:
             if layer.weight is not None:
                 self._add(self._index[id(layer.weight)], layer.weighted(x, g))
@@ -228,7 +203,8 @@ class BookKeeper:
         if layer.weight is None:
             return
         number = self._index[id(layer.weight)]
-        layer.method, keep = self._choose(layer, x, g)
+        alone = self.masks is None and self._alone(layer, layer.weight)
+        layer.method, keep = self._choices.of(layer, x, g, alone)
         if layer.method == GHOST:
             self._square(number, layer.ghost(wide(x), wide(g)))
         elif keep:
@@ -237,32 +213,26 @@ class BookKeeper:
             self._per_sample(layer, layer.weight, layer.per_sample(x, g))
             return
         if keep:
-            self._kept.append((layer, x, g))
+            self._kept.append((layer, x.detach(), g))
         elif not self.flat:
             self._add_weighted(layer, x, g, self._factor(number))
+
+    def _expect_wide(self, tensor: torch.Tensor, what: str) -> None:
+        if tensor.dtype.itemsize < 4 and self.mode in TWO_PASSES:
+            raise UserError(
+                f"mode {self.mode}: found {tensor.dtype} {what}; two passes round differently, so "
+                "that norms are not bounded; use mix_opt or float32"
+            )
 
     def _alone(self, layer: Layer, parameter: nn.Parameter) -> bool:
         """Whether one use of one layer is all that a parameter has in this backward pass."""
         return layer.uses == 1 and id(parameter) not in self._shared
 
-    def _choose(self, layer: Layer, x: torch.Tensor, g: torch.Tensor) -> tuple[str, bool]:
-        """How to get the norm of the weight's gradient; whether x and g are kept for its sum."""
-        alone = self.masks is None and self._alone(layer, layer.weight)
-        sizes = layer.sizes(x, g) if alone else None
-        if sizes is not None and self.mode == "mix_time":
-            way = self.ways.get(layer.name) or fastest(layer, wide(x), wide(g), self.flat)
-            self.ways[layer.name], layer.form = way, way.form
-            return way.method, way.keep and self.flat
-        how = method(self.mode, sizes)
-        from_both = how == GHOST or (sizes is not None and self.mode == "mix_ghost")
-        return how, from_both and self.flat and self.mode not in TWO_PASSES
-
     def _per_sample(self, layer: Layer, parameter: nn.Parameter, gradient: torch.Tensor) -> None:
         """A per-sample gradient (B, *shape): finished, or waiting for others of its parameter."""
         number = self._index[id(parameter)]
-        gradient = gradient.to(
-            parameter.dtype
-        )  # before any norm: what is summed is what is bounded
+        # before any norm: what is summed is what is bounded
+        gradient = gradient.to(parameter.dtype)
         if self._alone(layer, parameter):
             self._formed(number, gradient)
         elif number in self._pending:
@@ -312,22 +282,6 @@ class BookKeeper:
         self._done: set[Layer] = set()
         for layer in self._layers:
             layer.uses = 0
-
-    def _refuse_strays(self, problem: str) -> None:
-        for name, parameter in zip(self._names, self.parameters, strict=True):
-            if parameter.grad is not None:
-                raise UserError(f"parameter {name}: {problem}")
-
-    def _attach(self, layer: Layer) -> None:
-        plain = type(layer.module).forward
-
-        def forward(module, x, *arguments, **keywords):
-            if module is not layer.module or not torch.is_grad_enabled():
-                return plain(module, x, *arguments, **keywords)
-            return layer.run(self._record, x, *arguments, **keywords)
-
-        # a method, so that a deep copy of the model computes with its own weights
-        layer.module.forward = types.MethodType(forward, layer.module)
 
 
 def _squared_norm(gradient: torch.Tensor) -> torch.Tensor:

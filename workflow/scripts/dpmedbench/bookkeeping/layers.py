@@ -12,6 +12,8 @@ output, what Book-Keeping needs (Bu et al. 2023, arXiv:2210.00038, section 2):
 
 from __future__ import annotations
 
+import types
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -39,6 +41,25 @@ class Layer:
     def check(self) -> str | None:
         """Why this layer cannot be made private, None where it can."""
         return None
+
+    def attach(self, record) -> None:
+        """Record the forward passes of the module, but for those without gradients.
+
+        `record` gets the layer, x and g of each in the backward pass.
+        """
+        plain = type(self.module).forward
+
+        def forward(module, x, *arguments, **keywords):
+            if module is not self.module or not torch.is_grad_enabled():
+                return plain(module, x, *arguments, **keywords)
+            return self.run(record, x, *arguments, **keywords)
+
+        # a method, so that a deep copy of the model computes with its own weights
+        self.module.forward = types.MethodType(forward, self.module)
+
+    def detach(self) -> None:
+        """Give the module back as it was."""
+        self.module.__dict__.pop("forward", None)
 
     def run(self, record, x: torch.Tensor) -> torch.Tensor:
         """The forward pass, recorded."""

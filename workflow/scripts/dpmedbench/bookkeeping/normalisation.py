@@ -6,6 +6,8 @@ import math
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from dpmedbench.bookkeeping.layers import Layer, Recorded
 
@@ -19,12 +21,17 @@ class Normalisation(Layer):
 
     def check(self):
         tracks = getattr(self.module, "running_mean", None) is not None
-        if isinstance(self.module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(self.module, _BatchNorm):
             return None if tracks else "it has no running statistics, so that it mixes the batch"
         return "track_running_stats would release statistics without noise" if tracks else None
 
     def run(self, record, x):
         module = self.module
+        if isinstance(module, _InstanceNorm) and x.ndim == module._get_no_batch_dim():
+            raise ValueError(
+                f"layer {self.name}: found an input of shape {tuple(x.shape)}, expected a batch "
+                f"of {x.ndim + 1} dimensions"
+            )
         self.uses += 1
         # normalisation in the parameters' precision, as autocast has it; of anything but contiguous
         # values its backward kernel silently gives wrong gradients on the CPU
@@ -78,7 +85,7 @@ class Normalisation(Layer):
             return self._summed(g * (x - mean) * scale)
         batch, channels, _, groups = self._groups(x)
         per_group = (batch, groups, channels // groups)
-        products, plain = (g * x).flatten(2).sum(2), g.flatten(2).sum(2)
+        products, plain = self._summed(g * x), self._summed(g)
         mean, scale = mean.view(batch, groups, 1), scale.view(batch, groups, 1)
         return ((products.view(per_group) - mean * plain.view(per_group)) * scale).flatten(1)
 
@@ -95,7 +102,7 @@ class Normalisation(Layer):
         return self._summed(g)
 
     def _fixed(self):
-        return isinstance(self.module, nn.modules.batchnorm._BatchNorm)
+        return isinstance(self.module, _BatchNorm)
 
     def _groups(self, x):
         """What the kernels of group normalisation ask for: B, C, positions, groups."""
@@ -112,4 +119,4 @@ class Normalisation(Layer):
         if isinstance(self.module, nn.LayerNorm):
             shape = self.module.normalized_shape
             return values.reshape(len(values), -1, *shape).sum(1)
-        return values.flatten(2).sum(2)
+        return values.reshape(*values.shape[:2], math.prod(values.shape[2:])).sum(2)

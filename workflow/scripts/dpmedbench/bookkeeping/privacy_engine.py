@@ -12,7 +12,6 @@ optimizer.zero_grad()`.
 
 from __future__ import annotations
 
-import copy
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -21,15 +20,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from dpmedbench.bookkeeping.criterion import PrivateCriterion
 from dpmedbench.bookkeeping.engine import BookKeeper
 from dpmedbench.bookkeeping.poisson_loader import Ledger, PoissonLoader, sizes
 from dpmedbench.errors import UserError
-from dpmedbench.optimization import stream_seed
+from dpmedbench.mechanisms import PER_LAYER
 from dpmedbench.privacy import accounting
-from dpmedbench.privacy.plan import thresholds
-from dpmedbench.privacy.randomness import Randomness, Secure, Seeded
+from dpmedbench.privacy.plan import clipping_norm, thresholds
+from dpmedbench.privacy.randomness import Randomness, stream
 
-REDUCTIONS = ("mean", "sum")
+CLIPPING_FUNCTIONS = tuple(function for function, _ in PER_LAYER)  # nothing here adapts
 
 
 class PrivacyEngine:
@@ -94,6 +94,15 @@ class PrivacyEngine:
         """
         if not math.isnan(self.noise_multiplier):
             raise UserError("PrivacyEngine: found one already in use; make one for each run")
+        if clipping_function not in CLIPPING_FUNCTIONS:
+            raise UserError(
+                f"clipping_function: found {clipping_function!r}, expected one of "
+                f"{', '.join(CLIPPING_FUNCTIONS)}"
+            )
+        if not 0 <= noise_multiplier < math.inf:
+            raise UserError(
+                f"noise_multiplier: found {noise_multiplier}, expected a number of at least 0"
+            )
         size, records = sizes(data_loader)
         private_criterion = PrivateCriterion(criterion, loss_reduction)
         book = BookKeeper(
@@ -107,6 +116,7 @@ class PrivacyEngine:
         private_criterion.book, private_criterion.ledger = book, ledger
         self.noise_multiplier, self.sample_rate = noise_multiplier, size / records
         self._book = book
+        self._repeats = seed is not None
         self._seed = secrets.randbits(63) if seed is None else seed
         self._draws = self._randomness("sampling", "cpu")
         divisor = size if loss_reduction == "mean" else 1
@@ -115,7 +125,7 @@ class PrivacyEngine:
             _check_parameters(module, optimizer, book)
             sums = book.sums()
             _check_norms(book.norms())
-            std = noise_multiplier * math.hypot(*book.thresholds)
+            std = noise_multiplier * clipping_norm(book.thresholds)
             for parameter, total in zip(book.parameters, sums, strict=True):
                 drawn = self._noise().normal(total.shape, total.dtype, total.device)
                 parameter.grad = total.add_(drawn, alpha=std).div_(divisor)
@@ -159,27 +169,33 @@ class PrivacyEngine:
     def state_dict(self) -> dict:
         """What a run must know to go on, beside the states of model and optimiser.
 
-        Without it epsilon would count the steps since the restart only, and a seeded run would
-        draw its noise again. Of secure generators nothing is kept: they draw a new key. UserError
-        before `make_private`.
+        Without it epsilon would count the steps since the restart only. Generators are kept of a
+        run with a `seed` alone: any other draws anew, so that two runs that go on from one state
+        have no noise in common. UserError before `make_private`.
         """
         self._expect_use()
         return {
             "steps": self.steps,
             "noise_multiplier": self.noise_multiplier,
             "sample_rate": self.sample_rate,
-            "sampling": self._draws.state(),
-            "noise": self._noise().state(),
+            "sampling": self._draws.state() if self._repeats else None,
+            "noise": self._noise().state() if self._repeats else None,
             "ways": self._book.state(),
         }
 
     def load_state_dict(self, state: Mapping) -> None:
         """Go on from `state`, after `make_private` with the noise and sample rate it had.
 
-        The model must be on its device by then, of the kind that it was on. UserError where noise
-        or sample rate are others.
+        The model must be on its device by then, of the kind that it was on. Epsilon is of the steps
+        before the state and after it: what was made in between must be thrown away. UserError where
+        noise or sample rate are others, or this engine has made steps.
         """
         self._expect_use()
+        if self.steps:
+            raise UserError(
+                f"PrivacyEngine: found {self.steps} steps made, which a state would forget, "
+                "expected none; load it into a new engine"
+            )
         for key in ("noise_multiplier", "sample_rate"):
             if state[key] != getattr(self, key):
                 raise UserError(
@@ -187,8 +203,9 @@ class PrivacyEngine:
                     "to make_private; a run goes on as it began"
                 )
         self.steps = state["steps"]
-        self._draws.restore(state["sampling"])
-        self._noise().restore(state["noise"])
+        if self._repeats and state["noise"] is not None:
+            self._draws.restore(state["sampling"])
+            self._noise().restore(state["noise"])
         self._book.restore(state["ways"])
 
     def _expect_use(self) -> None:
@@ -202,74 +219,7 @@ class PrivacyEngine:
         return self._normals
 
     def _randomness(self, purpose: str, device: torch.device | str) -> Randomness:
-        if self.secure_rng:
-            return Secure()
-        return Seeded(stream_seed(self._seed, purpose), device)
-
-
-class PrivateCriterion:
-    """A criterion whose `backward` clips the gradient of each sample."""
-
-    def __init__(self, criterion: Callable, loss_reduction: str):
-        if loss_reduction not in REDUCTIONS:
-            raise UserError(f"loss_reduction: found {loss_reduction!r}, expected mean or sum")
-        own = getattr(criterion, "reduction", None)
-        if own in REDUCTIONS and own != loss_reduction:
-            raise UserError(
-                f"criterion: found reduction {own!r}, but loss_reduction is {loss_reduction!r}; "
-                "they must agree"
-            )
-        if loss_reduction == "mean" and getattr(criterion, "weight", None) is not None:
-            raise UserError(
-                "criterion: found class weights with reduction 'mean', which divides by the "
-                "weights of the whole batch; use reduction 'sum' or give one loss a sample"
-            )
-        self.reduction = loss_reduction
-        self.book: BookKeeper | None = None
-        self.ledger: Ledger | None = None
-        self._each = criterion
-        if own is not None:
-            self._each = copy.copy(criterion)
-            self._each.reduction = "none"
-
-    def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> PrivateLoss:
-        """The loss of a physical batch; positions of `ignore_index` do not count."""
-        losses = self._each(outputs, targets)
-        if losses.ndim > 1 and hasattr(self._each, "reduction"):
-            counted = torch.ones_like(losses)
-            ignored = getattr(self._each, "ignore_index", None)
-            if ignored is not None and targets.shape == losses.shape:
-                counted = (targets != ignored).to(losses.dtype)
-            total = losses.flatten(1).sum(1)
-            mean = self.reduction == "mean"
-            losses = total / counted.flatten(1).sum(1).clamp(min=1) if mean else total
-        return PrivateLoss(self.book, self.ledger, losses, self.reduction)
-
-
-class PrivateLoss:
-    """The losses of a physical batch (B,); `backward` may be called once."""
-
-    def __init__(self, book: BookKeeper, ledger: Ledger, losses: torch.Tensor, reduction: str):
-        self.book, self.ledger, self.losses, self.reduction = book, ledger, losses, reduction
-
-    def backward(self) -> None:
-        """Clip the gradient of each sample and add it to the sums of the next step."""
-        self.ledger.used(len(self.losses) if self.losses.ndim else 1)
-        try:
-            self.book.backward(self.losses)
-        except BaseException:  # what came before of the batch is of no use without the rest
-            self.book.sums(), self.book.norms()
-            self.ledger.forgotten()
-            raise
-
-    def detach(self) -> torch.Tensor:
-        """The reduced loss, without graph."""
-        losses = self.losses.detach()
-        return losses.mean() if self.reduction == "mean" else losses.sum()
-
-    def item(self) -> float:
-        """The reduced loss as a number."""
-        return self.detach().item()
+        return stream(None if self.secure_rng else self._seed, purpose, device)
 
 
 def _thresholds(module, max_grad_norm, clipping) -> tuple[float, ...]:
@@ -282,8 +232,12 @@ def _thresholds(module, max_grad_norm, clipping) -> tuple[float, ...]:
                 f"max_grad_norm: found {len(max_grad_norm)} values for {clipping} clipping of "
                 f"{tensors} trainable tensors, expected one number, or one a tensor for per_layer"
             )
-        return tuple(max_grad_norm)
-    return thresholds(max_grad_norm, clipping, "scaled", tensors)
+        found = tuple(max_grad_norm)
+    else:
+        found = thresholds(max_grad_norm, clipping, "scaled", tensors)
+    if not all(0 < one < math.inf for one in found):
+        raise UserError(f"max_grad_norm: found {max_grad_norm}, expected numbers above 0")
+    return found
 
 
 def _check_parameters(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -22,28 +22,53 @@ class Way:
         method: GHOST or FORMED: where the norm comes from.
         keep: whether the sum comes from x and g; else from the gradients that were formed.
         form: one of the layer's FORMS.
+        records: of the batch that it is for.
     """
 
     method: str
     keep: bool
     form: str
+    records: int
 
 
-def fastest(layer: Layer, x: torch.Tensor, g: torch.Tensor, flat: bool) -> Way:
-    """The fastest way for a layer with input x and output gradient g, both (B, ...).
+def ways(layer: Layer, x: torch.Tensor, g: torch.Tensor, flat: bool) -> list[Way]:
+    """What may be the fastest for a layer with input x and output gradient g, both (B, ...).
 
-    Each way is tried twice, and the second time counts: the first one allocates and lets libraries
-    choose. Ways that arithmetic rules out are not tried, since a trial could take minutes, or more
-    memory than training does. With `flat` clipping, where gradients wait for the norms of all
-    layers, none is kept that takes more memory than x and g.
+    Left out is what arithmetic rules out, since a trial could take minutes, or more memory than
+    training does. With `flat` clipping, where gradients wait for the norms of all layers, none is
+    kept that takes more memory than x and g.
     """
     t, d, p = layer.sizes(x, g)
     small = len(x) * layer.weight.numel() <= x.numel() + g.numel()
     keeps = [True, *([False] if small else [])] if flat else [False]
-    forms = [form for form in layer.FORMS if form != UNFOLDED or len(x) * t * d <= TILE]
-    ways = [Way(GHOST, True, layer.form)] if t * (d + p) <= FAR * d * p else []
-    ways += [Way(FORMED, keep, form) for form in forms for keep in keeps]
-    return min(ways, key=lambda way: _seconds(lambda: _try(layer, x, g, way), x.device))
+    ghost = [Way(GHOST, True, layer.form, len(x))] if t * (d + p) <= FAR * d * p else []
+    return ghost + [
+        Way(FORMED, keep, way.form, len(x)) for way in forms(layer, x, g) for keep in keeps
+    ]
+
+
+def forms(layer: Layer, x: torch.Tensor, g: torch.Tensor) -> list[Way]:
+    """The ways of forming the gradients and summing them up."""
+    t, d, _ = layer.sizes(x, g)
+    fitting = [form for form in layer.FORMS if form != UNFOLDED or len(x) * t * d <= TILE]
+    return [Way(FORMED, False, form, len(x)) for form in fitting]
+
+
+def fastest(layer: Layer, x: torch.Tensor, g: torch.Tensor, tried: Iterable[Way]) -> Way:
+    """The fastest of the ways `tried`.
+
+    Each is tried twice, and the second time counts: the first one allocates and lets libraries
+    choose.
+    """
+    return min(tried, key=lambda way: _seconds(lambda: _try(layer, x, g, way), x.device))
+
+
+def differs(device: torch.device) -> bool:
+    """Whether the first of a layer's FORMS may be far from the fastest on a device.
+
+    On a CPU it is not. What a GPU takes for a convolution of many groups depends on its libraries.
+    """
+    return device.type == "cuda"
 
 
 def _try(layer: Layer, x: torch.Tensor, g: torch.Tensor, way: Way) -> None:

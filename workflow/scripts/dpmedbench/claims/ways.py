@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-TWO_PASSES = ("ghost_clip", "fast_gradient_clip")  # of engine bookkeeping: other algorithms
+from dpmedbench.mechanisms.bookkeeping import TWO_PASSES
 
 
 def ordinary(cells: pd.DataFrame) -> pd.DataFrame:

@@ -18,8 +18,8 @@ and the step are `private.PrivateTraining`, the same for all. An engine has
     norms()             per-sample gradient norms since the last call, (n, 1) or (n, L), or None
     methods()           layer -> how the norm of its gradient is got
 
-and, where it accounts by itself, own_epsilon(steps), which is shown beside that of the plan; where
-it keeps something from batch to batch, state() of plain values and restore(state).
+and, where it accounts by itself, own_epsilon(steps), which the manifest records; where it keeps
+something from batch to batch, state() of plain values and restore(state).
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import ModuleType
+
+# what a private engine can be asked for: (clipping, clipping_style)
+FLAT = (("abadi", "flat"), ("automatic", "flat"), ("adaptive", "flat"))
+PER_LAYER = (("abadi", "per_layer"), ("automatic", "per_layer"))
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Mode:
     bfloat16: whether the sensitivity holds when the forward pass runs in half precision.
     """
 
-    combinations: frozenset[tuple[str, str]]
+    combinations: Collection[tuple[str, str]]
     sparsification: bool = False
     bfloat16: bool = True
 
@@ -63,7 +67,6 @@ class Capabilities:
     local: whether training is ordinary, on images that were perturbed before.
     """
 
-    title: str
     private: bool
     modes: Mapping[str, Mode]
     requires: Requirement | None = None

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dpmedbench.mechanisms import Capabilities, Mode
+from dpmedbench.mechanisms import FLAT, PER_LAYER, Capabilities, Mode
 
 if TYPE_CHECKING:
     from dpmedbench.bookkeeping import BookKeeper
 
-_FLAT = frozenset((function, "flat") for function in ("abadi", "automatic", "adaptive"))
-_BOTH = _FLAT | {(function, "per_layer") for function in ("abadi", "automatic")}
+TWO_PASSES = ("ghost_clip", "fast_gradient_clip")  # the modes of other algorithms
+_BOTH = FLAT + PER_LAYER
 
 CAPABILITIES = Capabilities(
-    "Book-Keeping",
     private=True,
     modes={
         "mix_opt": Mode(_BOTH, sparsification=True),
@@ -21,8 +20,7 @@ CAPABILITIES = Capabilities(
         "mix_time": Mode(_BOTH, sparsification=True),
         "mix_ghost": Mode(_BOTH),
         "base": Mode(_BOTH),
-        "ghost_clip": Mode(_FLAT, bfloat16=False),
-        "fast_gradient_clip": Mode(_FLAT, bfloat16=False),
+        **dict.fromkeys(TWO_PASSES, Mode(FLAT, bfloat16=False)),
     },
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,15 @@ def factors(norms: torch.Tensor, clipping: str, thresholds: Sequence[float]) -> 
             (AUTO-S, Bu et al. 2022, arXiv:2206.07136, eq. 3.2).
         thresholds: R, one for each column of `norms`.
     """
-    import torch
-
-    # not norms.new_tensor, which waits for the device
-    limits = torch.tensor(thresholds, dtype=norms.dtype).to(norms.device, non_blocking=True)
+    limits = _limits(tuple(thresholds), norms.dtype, norms.device)
     if clipping == "automatic":
         return limits / (norms + GAMMA)
     return (limits / (norms + STABILITY)).clamp(max=1.0)
+
+
+@functools.lru_cache(maxsize=1024)  # a copy to the device for each layer and step is felt
+def _limits(thresholds: tuple, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    import torch
+
+    # not torch.tensor(device=...), which waits for the device
+    return torch.tensor(thresholds, dtype=dtype).to(device, non_blocking=True)

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import warnings
 from typing import TYPE_CHECKING
 
 from dpmedbench.errors import UserError
-from dpmedbench.mechanisms import Capabilities, Mode, Requirement
+from dpmedbench.mechanisms import FLAT, PER_LAYER, Capabilities, Mode, Requirement
 from dpmedbench.mechanisms._fastdp_layers import check_layers
 from dpmedbench.mechanisms.clipping import GAMMA, STABILITY, factors
+from dpmedbench.privacy.plan import clipping_norm
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +32,9 @@ _INSTALL = (
     'run pip install "fastDP @ git+https://github.com/awslabs/fast-differential-privacy'
     '@3d5cc561aa337c72f79873ccc4fe8b900b5493b5" transformers==5.23.0'
 )
-_MODE = Mode(
-    frozenset((f, s) for f in ("abadi", "automatic") for s in ("flat", "per_layer")), bfloat16=False
-)
+_MODE = Mode([way for way in FLAT + PER_LAYER if way[0] != "adaptive"], bfloat16=False)
 
 CAPABILITIES = Capabilities(
-    "fastDP",
     private=True,
     modes={"mix_opt": _MODE, "mix_ghost": _MODE, "ghost": _MODE},
     requires=Requirement("fastDP", _INSTALL),
@@ -108,7 +105,7 @@ class FastDPEngine:
             self._fastdp = kind(
                 model,
                 **promise,
-                max_grad_norm=math.sqrt(sum(threshold**2 for threshold in thresholds)),
+                max_grad_norm=clipping_norm(thresholds),
                 clipping_fn=function,
                 # given, it keeps fastDP from overwriting max_grad_norm in automatic clipping
                 numerical_stability_constant=stability,

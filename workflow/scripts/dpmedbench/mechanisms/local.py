@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from dpmedbench.mechanisms import Capabilities, Mode
 
-_ORDINARY = Mode(frozenset({("none", "none")}))
+_ORDINARY = Mode({("none", "none")})
 
 CAPABILITIES = Capabilities(
-    "Local",
     private=False,
     local=True,
     modes={"laplace": _ORDINARY, "scalar_per_image": _ORDINARY},

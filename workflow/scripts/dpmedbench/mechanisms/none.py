@@ -10,9 +10,7 @@ from dpmedbench.mechanisms import Capabilities, Mode
 if TYPE_CHECKING:
     import torch
 
-CAPABILITIES = Capabilities(
-    "Non-private", private=False, modes={"autograd": Mode(frozenset({("none", "none")}))}
-)
+CAPABILITIES = Capabilities(private=False, modes={"autograd": Mode({("none", "none")})})
 
 
 class OrdinaryTraining:
@@ -35,10 +33,10 @@ class OrdinaryTraining:
 
     def step(self) -> None:
         """Update the weights with the mean gradient."""
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad /= self._records
+        import torch
+
+        parameters = (p for group in self.optimizer.param_groups for p in group["params"])
+        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], self._records)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self._records = 0

@@ -19,37 +19,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dpmedbench.mechanisms import Capabilities, Mode
+from dpmedbench.mechanisms import FLAT, PER_LAYER, Capabilities, Mode
 
 if TYPE_CHECKING:
     from torch import nn
 
     from dpmedbench.opacus_engines import GhostEngine, PerSampleEngine
 
-_PER_SAMPLE = Mode(
-    frozenset(
-        {
-            ("abadi", "flat"),
-            ("abadi", "per_layer"),
-            ("automatic", "flat"),
-            ("automatic", "per_layer"),
-            ("adaptive", "flat"),
-        }
-    ),
-    sparsification=True,
-)
+_PER_SAMPLE = Mode(FLAT + PER_LAYER, sparsification=True)
 
 CAPABILITIES = Capabilities(
-    "Opacus",
     private=True,
     modes={
         "hooks": _PER_SAMPLE,
         "functorch": _PER_SAMPLE,
         "ew": replace(_PER_SAMPLE, bfloat16=False),
-        "ghost": Mode(
-            frozenset({("abadi", "flat"), ("automatic", "flat"), ("adaptive", "flat")}),
-            bfloat16=False,
-        ),
+        "ghost": Mode(FLAT, bfloat16=False),
     },
 )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dpmedbench.mechanisms.clipping import factors
 from dpmedbench.mechanisms.quantile import QuantileThreshold
 from dpmedbench.mechanisms.sparsification import Sparsifier, masked_step
+from dpmedbench.privacy.plan import clipping_norm
 
 if TYPE_CHECKING:
     import torch
@@ -147,7 +148,7 @@ class PrivateTraining:
     @property
     def clipping_norm(self) -> float:
         """The longest that a clipped gradient can be, over all thresholds together, now."""
-        return sum(threshold**2 for threshold in self.engine.thresholds) ** 0.5
+        return clipping_norm(self.engine.thresholds)
 
     def gradient_norms(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Norms over all parameters (n,) since the last call, and which gradients were shrunk.

@@ -6,8 +6,9 @@ neighbours differ by a record more or less, unless `without_replacement`. They d
 
 rdp  Renyi DP, Mironov et al. 2019 (arXiv:1908.10530), by Opacus: an upper bound. Without
      replacement Wang et al. 2019 (arXiv:1808.00087), by dp-accounting.
-prv  privacy random variables, Gopi et al. 2021 (arXiv:2106.02848), by Opacus: an upper bound.
-     Below a delta of 1e-10 rounding in its Fourier transforms is no longer small; rdp is given.
+prv  privacy random variables, Gopi et al. 2021 (arXiv:2106.02848), discretised by Opacus, composed
+     and read off here: an upper bound. Below a delta of 1e-10 rounding in its Fourier transforms
+     is no longer small; rdp is given.
 pld  privacy loss distribution, Doroshenko et al. 2022 (arXiv:2207.04380), by dp-accounting: an
      upper bound (pessimistic estimate, connected dots).
 gdp  Gaussian DP, Bu et al. 2020 (arXiv:1911.11607), by Opacus: a central limit approximation,

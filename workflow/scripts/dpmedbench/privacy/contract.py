@@ -181,32 +181,28 @@ class ContractMonitor:
         """Check the size of the clipped sum and the noise on each tensor."""
         plan, observed = self.plan, self.observed
         std = plan.gradient_noise_multiplier(observed.steps) * clipping_norm
-        clipped, measured = 0.0, []
-        for parameter, mask in zip(parameters, kept, strict=True):
-            name = self.trainable.get(id(parameter), "?")
-            total, noised = (part.detach() for part in sums(parameter))
-            mask = torch.ones_like(total, dtype=torch.bool) if mask is None else mask
-            leaked = int(noised[~mask].count_nonzero())
+        names = [self.trainable.get(id(parameter), "?") for parameter in parameters]
+        found = [
+            _sizes(*sums(parameter), mask) for parameter, mask in zip(parameters, kept, strict=True)
+        ]
+        clipped, squares, coordinates, leaks = torch.stack(found, dim=1).tolist()  # one wait
+        for name, leaked in zip(names, leaks, strict=True):
             if leaked:
                 raise ContractBroken(
-                    f"privacy contract: {leaked} coordinates of {name} outside of the sparse mask "
-                    "are not 0; they would be released without noise"
+                    f"privacy contract: {leaked:.0f} coordinates of {name} outside of the sparse "
+                    "mask are not 0; they would be released without noise"
                 )
-            clipped += total.square().sum(dtype=torch.float64).item()
-            noise = (noised - total)[mask]
-            square = noise.square().sum(dtype=torch.float64).item() / std**2
-            measured.append((name, square, len(noise)))
         bound = self._batch * clipping_norm * (1 + 1e-3)
-        if not math.sqrt(clipped) <= bound:
+        norm = math.sqrt(sum(clipped))
+        if not norm <= bound:
             raise ContractBroken(
                 f"privacy contract: at step {observed.steps} the sum of {self._batch} clipped "
-                f"gradients has norm {math.sqrt(clipped):.4g}, above {bound:.4g}; gradients are "
-                "not clipped"
+                f"gradients has norm {norm:.4g}, above {bound:.4g}; gradients are not clipped"
             )
-        for name, square, coordinates in measured:
-            self._check_noise(name, square, coordinates)
-            observed.noise_squared += square
-            observed.noise_coordinates += coordinates
+        for name, square, count in zip(names, squares, coordinates, strict=True):
+            self._check_noise(name, square / std**2, int(count))
+            observed.noise_squared += square / std**2
+            observed.noise_coordinates += int(count)
 
     def _check_noise(self, name: str, square: float, coordinates: int) -> None:
         """The noise must have the planned standard deviation (Wilson-Hilferty approximation).
@@ -288,3 +284,15 @@ class ContractMonitor:
     def restore(self, state: dict) -> None:
         """Go on from `state`."""
         self.observed = Observed(**{field.name: state[field.name] for field in fields(Observed)})
+
+
+def _sizes(total: torch.Tensor, noised: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Of one tensor, (4,) float64 on its device: the squared norms of the clipped sum and of its
+    noise, the coordinates released, and how many of the others are not 0."""
+    total, noised = total.detach(), noised.detach()
+    noise, counts = noised - total, torch.tensor([total.numel(), 0], dtype=torch.float64)
+    if mask is not None:
+        leaked = noised.masked_fill(mask, 0).count_nonzero()
+        counts, noise = torch.stack([mask.sum(), leaked]).double(), noise * mask
+    squares = [part.square().sum(dtype=torch.float64) for part in (total, noise)]
+    return torch.cat([torch.stack(squares), counts.to(total.device, non_blocking=True)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dpmedbench.errors import UserError
@@ -157,12 +158,8 @@ class PrivacyPlan:
 
     @property
     def clipping_norm(self) -> float:
-        """L2 norm of the most that one record adds to the sum of clipped gradients.
-
-        With one threshold R_l a tensor this is sqrt(sum R_l^2) (McMahan et al. 2018,
-        arXiv:1812.06210, section 2.2): the effective max_grad_norm.
-        """
-        return math.sqrt(sum(threshold**2 for threshold in self.thresholds))
+        """The effective max_grad_norm."""
+        return clipping_norm(self.thresholds)
 
     @property
     def sensitivity(self) -> float:
@@ -282,3 +279,12 @@ def thresholds(max_grad_norm: float, style: str, layer_thresholds: str, tensors:
         return (max_grad_norm,)
     each = max_grad_norm / math.sqrt(tensors) if layer_thresholds == "scaled" else max_grad_norm
     return (each,) * tensors
+
+
+def clipping_norm(limits: Sequence[float]) -> float:
+    """L2 norm of the most that one record adds to the sum of clipped gradients.
+
+    With one threshold R_l a tensor this is sqrt(sum R_l^2) (McMahan et al. 2018, arXiv:1812.06210,
+    section 2.2).
+    """
+    return math.hypot(*limits)

@@ -6,6 +6,7 @@ that nobody can know or repeat. Samplers and the noise take either.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import secrets
 
@@ -106,3 +107,14 @@ class Secure:
 
 
 Randomness = Seeded | Secure
+
+
+def stream(seed: int | None, purpose: str, device: torch.device | str = "cpu") -> Randomness:
+    """Where the draws for one purpose come from; without a seed from the operating system."""
+    return Secure() if seed is None else Seeded(stream_seed(seed, purpose), device)
+
+
+def stream_seed(seed: int, purpose: str) -> int:
+    """A seed of 63 bits for one purpose: streams of one seed do not depend on each other."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,122 @@
+"""What clipping would not bound, looked for in each batch of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from dpmedbench.bookkeeping.layers import Layer
+from dpmedbench.errors import UserError
+from dpmedbench.privacy import mixing
+
+
+class Guard:
+    """Refuses, naming it, what of a model's training is not the clipped gradient of one record.
+
+    Args:
+        trainable: the parameters of `model` by name.
+    """
+
+    def __init__(self, model: nn.Module, trainable: Mapping[str, nn.Parameter]):
+        self.proving = False  # whether a backward pass is for `look` alone
+        self._proven = False
+        self._trainable = dict(trainable)
+        self._mixing = mixing.candidates(model)
+        self._buffers = [
+            (f"{name}.{key}".removeprefix("."), module._buffers, key)
+            for name, module in model.named_modules()
+            for key in module._buffers
+        ]
+        self._before: list[tuple] = []
+        self._changed: str | None = None
+        self._hooks = self._watched(model) if self._buffers else []
+
+    def detach(self) -> None:
+        """Leave the model alone."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def before(self) -> None:
+        """To be called ahead of a backward pass.
+
+        Raises:
+            UserError: for gradients that are there already, a layer that mixes records, or a
+                buffer that the forward pass changed.
+        """
+        self._refuse_gradients(
+            "holds a gradient from elsewhere; call optimizer.zero_grad(set_to_none=True) first"
+        )
+        for name, layer in self._mixing.items():
+            if problem := mixing.problem(layer):
+                raise UserError(f"model: layer {name} {problem}")
+        changed, self._changed = self._changed, None
+        if changed:
+            raise UserError(
+                f"model: buffer {changed} was changed by a forward pass, which keeps something of "
+                "the records without noise; put its layer into evaluation mode or leave it out"
+            )
+
+    def after(self) -> None:
+        """To be called behind a backward pass. UserError for gradients that were not clipped."""
+        self._refuse_gradients(
+            "got a gradient outside the forward pass of its layer, which would not be clipped; "
+            "use the layer itself, and no penalty on weights in the loss"
+        )
+
+    def prove(self, losses: torch.Tensor) -> None:
+        """On the first batch of several records: what layers give for one is in its loss alone.
+
+        The backward pass of each layer must call `look`. What mixes records before the first
+        trained layer is not seen, nor is anything through activations that are recomputed by
+        reentrant checkpoints.
+        """
+        if self._proven or len(losses) < 2 or not losses.isfinite().all():
+            return
+        self.proving = True
+        try:
+            trained = [p for p in self._trainable.values() if p.requires_grad]
+            torch.autograd.grad(losses[0], trained, retain_graph=True, allow_unused=True)
+        except RuntimeError as error:
+            if "checkpoint" not in str(error).lower():
+                raise
+        finally:
+            self.proving = False
+        self._proven = True
+
+    def look(self, layer: Layer, g: torch.Tensor) -> None:
+        """Refuse a gradient (B, ...) of the first record's loss that is not of the first alone."""
+        if g[1:].count_nonzero() and g[1:].nan_to_num().any():
+            raise UserError(
+                f"layer {layer.name}: what it gives for one record is in the loss of another, "
+                "so that no gradient is of one record alone; take out what mixes the batch"
+            )
+
+    def _refuse_gradients(self, problem: str) -> None:
+        for name, parameter in self._trainable.items():
+            if parameter.grad is not None:
+                raise UserError(f"parameter {name}: {problem}")
+
+    def _watched(self, model: nn.Module) -> list:
+        """Hooks that note a buffer which a forward pass with gradients changes."""
+
+        def start(module, *_) -> None:
+            if module is model:  # and no deep copy of it
+                self._before = self._versions() if torch.is_grad_enabled() else []
+
+        def end(module, *_) -> None:
+            if module is not model or not self._before:
+                return
+            pairs = zip(self._buffers, self._before, self._versions(), strict=True)
+            for (name, *_), (old, was), (new, now) in pairs:
+                if old is not new or was != now:
+                    self._changed = name
+            self._before = []
+
+        return [model.register_forward_pre_hook(start), model.register_forward_hook(end)]
+
+    def _versions(self) -> list[tuple]:
+        """Each buffer with its count of changes in place."""
+        found = [held.get(key) for _, held, key in self._buffers]
+        return [(buffer, None if buffer is None else buffer._version) for buffer in found]
