@@ -1,8 +1,8 @@
 """Time and memory of a step of every engine, relative to ordinary training, in one run.
 
     python benchmarks/engines.py [--networks unet nested_unet resnet18] [--side 224]
-        [--only 'mix_opt abadi' hooks] [--budget-gb 8] [--limit 300]
-        [--check 1.5 1.3] [--out results/benchmarks/engines.parquet]
+        [--only 'mix_opt abadi' hooks] [--steps 3] [--rounds 2] [--device auto]
+        [--budget-gb 8] [--limit 300] [--check 1.5 1.3] [--out results/benchmarks/engines.parquet]
 
 U-Net and Nested U-Net with batches of 10, ResNet-18 with batches of 32. Each engine runs in a
 process of its own, the rounds interleaved, so that what disturbs the machine disturbs all. A step
@@ -21,7 +21,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import machine
@@ -164,6 +163,7 @@ def measure(what: str, network: str, case: tuple, arguments) -> dict:
     """Seconds of each step at full batch, or bytes of a step at two batch sizes."""
     import torch
 
+    from dpmedbench.cost import StepTimer
     from dpmedbench.errors import UserError
 
     device = torch.device(arguments.device)
@@ -178,15 +178,14 @@ def measure(what: str, network: str, case: tuple, arguments) -> dict:
                 step(size, side)
                 found.append(memory.taken())
             return {"bytes_small": found[0], "bytes": found[1]}
-        step(full, side)  # warm-up: first allocation at this size
-        seconds = []
-        for _ in range(arguments.steps):
-            started = time.perf_counter()
+        timer = StepTimer(device)
+        for _ in range(1 + arguments.steps):  # the first one allocates at this size
+            timer.wait()
+            timer.start()
             step(full, side)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - started)
-        return {"seconds": seconds}
+            timer.stop()
+        timer.end_epoch()
+        return {"seconds": timer.seconds[1:]}
     except (UserError, RuntimeError) as error:  # RuntimeError: out of memory
         return {"reason": str(error).splitlines()[0]}
 
@@ -236,7 +235,9 @@ def rows(network: str, found: dict[tuple, list[dict]], arguments) -> list[dict]:
             row |= {"seconds": middle(rounds, "seconds"), "bytes": size}
             row["time_ratio"] = row["seconds"] / middle(plain, "seconds")
             row["memory_ratio"] = size / plain[-1]["bytes"]
-            row["largest_batch"] = int(BATCH[network] + (arguments.budget_gb * 1e9 - size) / slope)
+            if slope > 0:  # not where the libraries' own memory differs more
+                more = (arguments.budget_gb * 1e9 - size) / slope
+                row["largest_batch"] = int(BATCH[network] + more)
         table.append(row)
     return table
 
@@ -276,11 +277,11 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", choices=BATCH, default=list(BATCH))
     parser.add_argument("--only", nargs="+", help="parts of names, e.g. 'mix_opt abadi' hooks")
     parser.add_argument("--side", type=int, default=224, help="rows and columns of an image")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps of a round")
+    parser.add_argument("--steps", type=int, help="timed steps of a round; 3, on CUDA 50")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--limit", type=float, default=300, help="seconds of one case")
     parser.add_argument("--budget-gb", type=float, default=8, help="for the largest batch")
-    parser.add_argument("--device", default="", help="cpu or cuda; CUDA where there is one")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--out", default="results/benchmarks/engines.parquet")
     parser.add_argument(
         "--check", type=float, nargs=2, metavar=("TIME", "MEMORY"), help="most of Book-Keeping"
@@ -292,9 +293,8 @@ def main() -> int:
         print(json.dumps(measure(what, network, case, arguments)))
         return 0
 
-    import torch
-
-    arguments.device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    arguments.device = machine.device(arguments.device)
+    arguments.steps = arguments.steps or machine.STEPS[arguments.device]
     wanted = [
         case
         for case in CASES

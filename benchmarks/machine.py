@@ -11,6 +11,15 @@ TIMED = {  # environment: a waiting thread does not spin, and freed memory is ke
     "MALLOC_MMAP_MAX_": "0",
 }
 
+STEPS = {"cpu": 3, "cuda": 50}  # that are timed, so that a round takes seconds
+
+
+def device(wanted: str) -> str:
+    """cpu or cuda; `wanted` may be auto, too."""
+    import torch
+
+    return {"auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(wanted, wanted)
+
 
 def write(rows: list[dict], out: str | Path, device: str = "cpu") -> None:
     """Write `rows` to `out`, and say so."""

@@ -26,8 +26,8 @@ LEAST_SHARE = 0.8
 
 # All on as many threads: bytes to an array of grey; the same resized; the whole.
 WORK = """
-import json, sys, time
-from dpmedbench import resize, store, threads
+import h5py, json, sys, time
+from dpmedbench import resize, store_writer, threads
 from dpmedbench.datasets import chest_xray
 what, folder, out, workers, size, images = sys.argv[1:]
 records = chest_xray.read(folder, {"unreadable": "stop"})
@@ -36,7 +36,7 @@ rows, columns = records[0].image().shape  # and imports
 started = time.perf_counter()
 size = (int(size), int(size))
 if what == "preprocess":
-    store.write(out, records, chest_xray.SPEC, size, {}, threads=int(workers))
+    store_writer.write(out, records, chest_xray.SPEC, size, {}, threads=int(workers))
 else:
     work = {"decode": lambda r: r.image(), "and resize": lambda r: resize.image(r.image(), size)}
     for _ in threads.in_order(work[what], records, int(workers)):

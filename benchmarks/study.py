@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "workflow" / "scripts"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "workflow" / "scripts"), str(ROOT / "tests" / "helpers")]
 
 OFFICIAL = {  # made-up raw data of the size of the real ones
     "duke": {"patients": 10, "scans": 11, "image_size": [496, 768]},
@@ -34,18 +34,26 @@ def main() -> int:
     parser.add_argument("--configfile", nargs="+", default=["config/studies/bookkeeping.yaml"])
     parser.add_argument("--datasets", nargs="+", help="of the study; all if left out")
     parser.add_argument("--side", type=int, help="rows and columns of an image; as configured")
-    parser.add_argument("--epochs", type=int, nargs=2, default=(1, 3), help="of the two runs")
+    parser.add_argument(
+        "--epochs", type=int, nargs=2, help="of the two runs; 1 and 3, on CUDA 5 and 55"
+    )
     parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--out", default="results/benchmarks/study.parquet")
     arguments = parser.parse_args()
     import machine
-    import torch
 
+    device = machine.device("auto")
+    arguments.epochs = arguments.epochs or {"cpu": (1, 3), "cuda": (5, 55)}[device]
     study = merged(arguments.configfile, arguments.datasets)
     for dataset in study["datasets"].values() if arguments.side else ():
         dataset["image_size"] = [arguments.side, arguments.side]
     few, more = ((epochs, *run(study, epochs, arguments.gpus)) for epochs in arguments.epochs)
     slope = (more[1] - few[1]) / (more[0] - few[0])
+    if slope <= 0:
+        raise SystemExit(
+            f"{few[0]} epochs took {few[1]:.0f} s and {more[0]} took {more[1]:.0f} s: no time of "
+            "an epoch can be read off that; give --epochs that are further apart"
+        )
     cost, epochs = more[2], study["training"]["epochs"]
     floor = arithmetic(cost) * epochs / more[0]
     row = {
@@ -63,7 +71,7 @@ def main() -> int:
     )
     for count, seconds, _ in (few, more):
         print(f"  with {count} epochs {seconds:.0f} s")
-    machine.write([row], arguments.out, "cuda" if torch.cuda.is_available() else "cpu")
+    machine.write([row], arguments.out, device)
     return 0
 
 

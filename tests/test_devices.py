@@ -30,17 +30,20 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "SECONDS_BETWEEN_TRIES", 0.02)
     for name in (devices.VISIBLE, *devices.SCHEDULERS):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(devices, "DEVICE_FILES", list)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     set_smi(monkeypatch, tmp_path, None)
 
 
 def set_smi(monkeypatch, folder, text):
-    """Pretend that nvidia-smi lists `text`; None: that there is none."""
+    """Pretend that nvidia-smi lists `text`; None: that it fails, as without a driver."""
     there = folder / "bin"
     there.mkdir(exist_ok=True)
     smi = there / "nvidia-smi"
-    if text is not None:
-        smi.write_text(f"#!/bin/sh\ncat <<'END'\n{text}END\n")
-        smi.chmod(0o755)
+    smi.write_text(
+        "#!/bin/sh\nexit 9\n" if text is None else f"#!/bin/sh\ncat <<'END'\n{text}END\n"
+    )
+    smi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{there}:/usr/bin:/bin")
 
 
@@ -207,7 +210,6 @@ def test_a_machine_without_a_gpu_trains_on_its_cpu_and_says_so(capsys):
     ],
 )
 def test_a_cpu_is_not_taken_where_a_gpu_is_expected(wanted, variables, sentence, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=sentence):
@@ -215,8 +217,46 @@ def test_a_cpu_is_not_taken_where_a_gpu_is_expected(wanted, variables, sentence,
     assert devices.choose("cpu") == torch.device("cpu")
 
 
-def test_cuda_is_taken_where_torch_sees_it(monkeypatch):
+def pretend(monkeypatch, capability, built_for):
+    """That torch sees a GPU, and is built for some."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built_for)
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"), [((7, 0), False), ((7, 5), True), ((8, 6), True), ((9, 0), True)]
+)
+def test_a_gpu_that_torch_was_not_built_for_is_one_sentence(capability, runs, monkeypatch):
+    pretend(monkeypatch, capability, ["sm_75", "sm_80", "sm_90a", "compute_120"])
+    if runs:
+        assert devices.choose("auto") == torch.device("cuda")
+        return
+    with pytest.raises(UserError, match=r"found Tesla V100, for which torch .* has no kernels"):
+        devices.choose("auto")
+    assert devices.choose("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("capability", "built_for", "runs"),
+    [((12, 1), ["sm_80", "compute_120"], True), ((10, 0), ["sm_90", "compute_120"], False),
+     ((8, 0), ["sm_86"], False), ((9, 4), ["gfx942"], True), ((9, 4), [], True)],
+)  # fmt: skip
+def test_newer_gpus_compile_what_is_made_for_older_ones(capability, built_for, runs):
+    assert devices._has_kernels(capability, built_for) is runs
+
+
+def test_a_gpu_is_seen_without_nvidia_smi(monkeypatch):
+    """In a container that was started without the driver, the device files are still there."""
+    monkeypatch.setattr(devices, "DEVICE_FILES", lambda: ["/dev/nvidia0", "/dev/nvidia1"])
+    assert devices.visible() == ["0", "1"]
+    with pytest.raises(UserError, match=r"GPUs \[0, 1\], of which torch .* can use none"):
+        devices.choose("auto")
+
+
+def test_cuda_is_taken_where_torch_sees_it(monkeypatch):
+    pretend(monkeypatch, (8, 0), ["sm_80"])
     assert devices.choose("auto") == devices.choose("cuda") == torch.device("cuda")
     assert devices.choose("cpu") == torch.device("cpu")
 
@@ -250,7 +290,12 @@ def test_the_holder_is_named_with_its_scheduler_s_job(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("cells_per_gpu", 2), ("device", "cuda"), ("checkpoint_every", 7), ("physical_batch_size", 1)],
+    [
+        ("cells_per_gpu", 2),
+        ("device", "cuda"),
+        ("checkpoint_seconds", 7),
+        ("physical_batch_size", 1),
+    ],
 )
 def test_how_a_cell_is_executed_is_no_reason_to_train_again(key, value):
     study = config.load(TINY)

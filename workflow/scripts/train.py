@@ -9,8 +9,9 @@ state, settings = Path(snakemake.params.state), snakemake.params.settings
 resources = snakemake.resources
 execution = {
     "device": resources.device,
-    "checkpoint_every": resources.checkpoint_every,
+    "checkpoint_seconds": resources.checkpoint_seconds,
     "physical_batch_size": resources.physical_batch_size,
+    "cells_per_gpu": resources.cells_per_gpu,
 }
 
 with (
@@ -22,7 +23,7 @@ with (
         import torch  # not before: it is to see no other GPU
 
         from dpmedbench import memory, outcome
-        from dpmedbench.training import Cell
+        from dpmedbench.training import Trainer
         from dpmedbench.training_data import load
 
         torch.set_num_threads(snakemake.threads)
@@ -33,6 +34,6 @@ with (
             snakemake.input.perturbed or None,
         )
     cell = memory.run(
-        lambda halvings: Cell(settings, execution, data, state, snakemake.params.code, halvings)
+        lambda halvings: Trainer(settings, execution, data, state, snakemake.params.code, halvings)
     )
     outcome.write(cell, snakemake.output)

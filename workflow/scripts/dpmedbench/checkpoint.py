@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import zipfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +23,7 @@ from dpmedbench.files import replacing
 from dpmedbench.memory import out_of_memory
 
 if TYPE_CHECKING:
-    from dpmedbench.training import Cell
+    from dpmedbench.training import Trainer
 
 FILE = "checkpoint.pt"
 
@@ -49,16 +50,19 @@ class Writer:
         self.folder, self.fingerprint = folder, fingerprint
         self._pool = ThreadPoolExecutor(1)
         self._pending: Future | None = None
+        self._saved = time.monotonic()
+
+    def due(self, seconds: float) -> bool:
+        """Whether the last checkpoint was begun `seconds` ago; raises what went wrong with it."""
+        if self._pending and self._pending.done():
+            self._wait()
+        return time.monotonic() - self._saved >= seconds
 
     def save(self, state: dict) -> None:
         """Begin to write a copy of `state`, after the one before it is written."""
         self._wait()
+        self._saved = time.monotonic()
         self._pending = self._pool.submit(save, self.folder, self.fingerprint, _held(state))
-
-    def look(self) -> None:
-        """Raise what went wrong, if that is known by now."""
-        if self._pending and self._pending.done():
-            self._wait()
 
     def __enter__(self) -> Writer:
         return self
@@ -115,43 +119,43 @@ def load(folder: Path, fingerprint: str) -> dict | None:
         return None
 
 
-def state_of(cell: Cell) -> dict:
+def state_of(trainer: Trainer) -> dict:
     """All that a cell needs to go on after the epoch that it has ended."""
     return {
-        "network": cell.network.state_dict(),
-        "average": cell.average.state_dict() if cell.average else None,
-        "optimizer": cell.optimizer.state_dict(),
-        "scheduler": cell.scheduler.state_dict(),
-        "engine": cell.engine.state(),
-        "sampler": cell.sampler.randomness.state(),
-        "monitor": cell.monitor.state() if cell.monitor else None,
+        "network": trainer.network.state_dict(),
+        "average": trainer.average.state_dict() if trainer.average else None,
+        "optimizer": trainer.optimizer.state_dict(),
+        "scheduler": trainer.scheduler.state_dict(),
+        "engine": trainer.engine.state(),
+        "sampler": trainer.sampler.randomness.state(),
+        "monitor": trainer.monitor.state() if trainer.monitor else None,
         "random": torch.get_rng_state(),
-        "history": cell.history,
-        "halvings": cell.halvings,
-        "halved": cell.execution["physical_batch_size"],
-        "step_seconds": cell.timer.seconds,
-        "peak_memory": cell.peak.bytes,
-        "first_step_seconds": cell.first_step_seconds,
-        "best": cell.best,
+        "history": trainer.history,
+        "halvings": trainer.halvings,
+        "halved": trainer.execution["physical_batch_size"],
+        "step_seconds": trainer.timer.seconds,
+        "peak_memory": trainer.peak.bytes,
+        "first_step_seconds": trainer.first_step_seconds,
+        "best": trainer.best,
     }
 
 
-def restore(cell: Cell, state: dict) -> None:
+def restore(trainer: Trainer, state: dict) -> None:
     """Bring a cell that was just made to `state`."""
-    cell.network.load_state_dict(state["network"])
-    if cell.average:
-        cell.average.load_state_dict(state["average"])
-    cell.optimizer.load_state_dict(state["optimizer"])
-    cell.scheduler.load_state_dict(state["scheduler"])
-    if cell.monitor:
-        cell.monitor.restore(state["monitor"])
-    cell.engine.restore(state["engine"])
-    cell.sampler.randomness.restore(state["sampler"])
+    trainer.network.load_state_dict(state["network"])
+    if trainer.average:
+        trainer.average.load_state_dict(state["average"])
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.scheduler.load_state_dict(state["scheduler"])
+    if trainer.monitor:
+        trainer.monitor.restore(state["monitor"])
+    trainer.engine.restore(state["engine"])
+    trainer.sampler.randomness.restore(state["sampler"])
     torch.set_rng_state(state["random"])
-    cell.history = state["history"]
-    if state["halved"] == cell.execution["physical_batch_size"]:
-        cell.halvings = max(cell.halvings, state["halvings"])
-    cell.timer.seconds = state["step_seconds"]
-    cell.peak.bytes = state["peak_memory"]
-    cell.first_step_seconds = state["first_step_seconds"]
-    cell.best = state["best"]
+    trainer.history = state["history"]
+    if state["halved"] == trainer.execution["physical_batch_size"]:
+        trainer.halvings = max(trainer.halvings, state["halvings"])
+    trainer.timer.seconds = state["step_seconds"]
+    trainer.peak.bytes = state["peak_memory"]
+    trainer.first_step_seconds = state["first_step_seconds"]
+    trainer.best = state["best"]

@@ -109,10 +109,13 @@ def _host_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def device_name(device: torch.device) -> str:
-    """The name of the GPU, or of the processor with the threads in use."""
+def device_name(device: torch.device, cells: int = 1) -> str:
+    """The name of the GPU, with how many cells share it, or of the processor with its threads.
+
+    Times are compared where it is the same.
+    """
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.get_device_name(device) + f", shared by {cells} cells" * (cells > 1)
     model = "CPU"
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:

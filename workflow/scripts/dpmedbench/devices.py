@@ -12,6 +12,8 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import partial
+from glob import glob
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")  # set in their jobs
+DEVICE_FILES = partial(glob, "/dev/nvidia[0-9]*")
 
 
 @contextlib.contextmanager
@@ -59,11 +62,12 @@ def visible() -> list[str]:
 
     Those of CUDA_VISIBLE_DEVICES where it is set, up to the first that is none (-1, NoDevFiles), as
     CUDA reads it; else all that nvidia-smi lists, the parts of a GPU that is divided (MIG) in its
-    place.
+    place; in a container that has no nvidia-smi, a number for each device file.
     """
     given = os.environ.get(VISIBLE)
     if given is None:
-        return [name for gpu, *parts in _listed() for name in parts or [gpu]]
+        listed = [name for gpu, *parts in _listed() for name in parts or [gpu]]
+        return listed or [str(number) for number, _ in enumerate(DEVICE_FILES())]
     names = (name.strip() for name in given.split(","))
     return list(takewhile(lambda name: re.fullmatch(r"\d+|(GPU|MIG)-.+", name), names))
 
@@ -73,11 +77,18 @@ def choose(wanted: str) -> torch.device:
 
     Raises:
         UserError: where torch sees no CUDA device but cuda is wanted, or auto in a scheduler's job
-            or on a machine with a GPU, where the CPU would be a mistake that takes days.
+            or on a machine with a GPU, where the CPU would be a mistake that takes days; where
+            this build of torch is not made for the GPU.
     """
     import torch
 
     if wanted != "cpu" and torch.cuda.is_available():
+        if not _has_kernels(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()):
+            raise UserError(
+                f"training.device: found {torch.cuda.get_device_name()}, for which torch "
+                f"{torch.__version__} has no kernels; install a build of torch that has them "
+                "(docs/environments.md, older GPUs), or set training.device to cpu"
+            )
         return torch.device("cuda")
     if wanted != "cpu":
         jobs = [name for name in SCHEDULERS if name in os.environ]
@@ -102,6 +113,19 @@ def _listed() -> list[list[str]]:
         return []
     gpus = re.split(r"^GPU ", text, flags=re.MULTILINE)[1:]
     return [re.findall(r"UUID: ([^)]+)\)", gpu) for gpu in gpus]
+
+
+def _has_kernels(capability: tuple[int, int], built_for: list[str]) -> bool:
+    """Whether a build of torch runs on a GPU: binaries of its generation, or code to compile.
+
+    `built_for` as `torch.cuda.get_arch_list` gives it: sm_75, sm_90a, compute_120.
+    """
+    known = [found for name in built_for if (found := re.match(r"(sm|compute)_(\d+)(\d)", name))]
+    return not known or any(
+        (int(major), int(minor)) <= capability
+        and (kind == "compute" or int(major) == capability[0])
+        for kind, major, minor in (found.groups() for found in known)
+    )
 
 
 def _identity(name: str, gpus: list[list[str]]) -> str:

@@ -56,5 +56,7 @@ def classification_loss(
     """
     if logits.dtype.itemsize < 4:
         logits = logits.float()
-    weight = None if weights is None else logits.new_tensor(weights)
+    weight = None
+    if weights is not None:  # not logits.new_tensor, which waits for the device
+        weight = torch.tensor(weights, dtype=logits.dtype).to(logits.device, non_blocking=True)
     return torch.nn.functional.cross_entropy(logits, labels.long(), weight, reduction="none")

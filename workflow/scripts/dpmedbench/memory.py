@@ -12,7 +12,7 @@ from dpmedbench.console import say
 from dpmedbench.errors import UserError, first_line
 
 if TYPE_CHECKING:
-    from dpmedbench.training import Cell
+    from dpmedbench.training import Trainer
 
 # RuntimeErrors of torch's allocator on the CPU (Linux, Windows) and of CUDA's libraries
 _TEXTS = (
@@ -33,7 +33,7 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def run(make: Callable[[int], Cell]) -> Cell:
+def run(make: Callable[[int], Trainer]) -> Trainer:
     """Train the cell that `make` makes for a number of halvings, to its end.
 
     Where memory runs out, whatever the engine left half done is thrown away with the cell, and a
@@ -45,23 +45,36 @@ def run(make: Callable[[int], Cell]) -> Cell:
     """
     halvings = 0
     while True:
-        with collector.paused():
-            cell = make(halvings)
+        trainer = _made(make, halvings)
         try:
-            cell.run()
-            return cell
+            trainer.run()
+            return trainer
         except Exception as error:
             if not out_of_memory(error):
                 raise
             reason = first_line(error)
-        size, halvings = cell.physical_batch_size, cell.halvings + 1
-        if not cell.can_halve:
+        size, halvings = trainer.physical_batch_size, trainer.halvings + 1
+        if not trainer.can_halve:
             raise UserError(
                 f"memory: found too little for one image at a time ({reason}), expected room for "
                 "it; use a smaller image_size or network, or a device with more memory"
             )
-        del cell
+        del trainer
         collector.collect()  # hooks tie models into cycles
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         say(f"out of memory with {size} images at once ({reason}); going on with fewer")
+
+
+def _made(make: Callable[[int], Trainer], halvings: int) -> Trainer:
+    try:
+        with collector.paused():
+            return make(halvings)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(
+            f"memory: the network does not fit on the device ({first_line(error)}); free the "
+            "device of other processes, use a smaller training.cells_per_gpu or network, or a "
+            "device with more memory"
+        ) from error

@@ -13,7 +13,7 @@ from dpmedbench import cost, disclosure, mechanisms, provenance
 from dpmedbench.files import replacing, write_json
 from dpmedbench.privacy import local
 from dpmedbench.privacy.accounting import ACCOUNTANTS
-from dpmedbench.training import Cell
+from dpmedbench.training import Trainer
 
 SELECTION = {
     "last": "the last epoch; no selection",
@@ -21,7 +21,7 @@ SELECTION = {
 }
 
 
-def write(cell: Cell, outputs) -> None:
+def write(trainer: Trainer, outputs) -> None:
     """Write the outputs of a cell that ran.
 
     Args:
@@ -29,75 +29,81 @@ def write(cell: Cell, outputs) -> None:
     """
     from safetensors.torch import save_file
 
-    name, last = identity(cell), cell.history[-1]["step"]
+    name, last = identity(trainer), trainer.history[-1]["step"]
     with replacing(outputs.model) as temporary:
-        save_file(cell.weights(), temporary)
+        save_file(trainer.weights(), temporary)
     with replacing(outputs.history) as temporary:
-        pq.write_table(pa.Table.from_pylist(history(cell)), temporary, compression="zstd")
-    write_json(outputs.privacy, name | privacy(cell))
-    write_json(outputs.cost, name | costs(cell))
+        pq.write_table(pa.Table.from_pylist(history(trainer)), temporary, compression="zstd")
+    write_json(outputs.privacy, name | privacy(trainer))
+    write_json(outputs.cost, name | costs(trainer))
     write_json(
         outputs.manifest,
         {
-            "settings": cell.settings,
+            "settings": trainer.settings,
             "data": {
-                "digest": cell.data.digest,
-                "train": len(cell.data.train[0]),
-                "val": len(cell.data.val[0]),
-                "perturbation": cell.data.perturbation,
+                "digest": trainer.data.digest,
+                "train": len(trainer.data.train[0]),
+                "val": len(trainer.data.val[0]),
+                "perturbation": trainer.data.perturbation,
+                "splits": trainer.data.splits,
             },
-            "code": cell.code,
-            "selection": SELECTION[cell.options["selection"]],
-            "randomness": cell.sampler.randomness.title,
-            "mechanism": cell.engine.record(),
-            "device": cost.device_name(cell.device),
+            "code": trainer.code,
+            "selection": SELECTION[trainer.options["selection"]],
+            "randomness": trainer.sampler.randomness.title,
+            "mechanism": trainer.engine.record(),
+            "device": device(trainer),
             "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
-            "disclosure": disclosure.note(cell.settings, epsilons(cell, last)["epsilon"]),
+            "disclosure": disclosure.note(trainer.settings, epsilons(trainer, last)["epsilon"]),
             **provenance.manifest(),
         },
     )
 
 
-def identity(cell: Cell) -> dict:
+def device(trainer: Trainer) -> str:
+    """What the cell trained on."""
+    return cost.device_name(trainer.device, trainer.execution["cells_per_gpu"])
+
+
+def identity(trainer: Trainer) -> dict:
     """The identity columns; the noise multiplier is the calibrated one, 0 where not private."""
-    sigma = cell.plan.noise_multiplier if cell.plan else 0.0
-    return cell.settings["identity"] | {"noise_multiplier": sigma}
+    sigma = trainer.plan.noise_multiplier if trainer.plan else 0.0
+    return trainer.settings["identity"] | {"noise_multiplier": sigma}
 
 
-def history(cell: Cell) -> list[dict]:
+def history(trainer: Trainer) -> list[dict]:
     """A row an epoch: identity, what was measured, the hyper-parameters, epsilon."""
-    options, plan = cell.options, cell.plan
-    name = identity(cell)
+    options, plan = trainer.options, trainer.plan
+    name = identity(trainer)
     name["target_epsilon"] = _number(name["target_epsilon"])
     fixed = {
         "weight_decay": options["weight_decay"],
         "batch_size": options["batch_size"],
         "epochs": options["epochs"],
-        "max_grad_norm": cell.settings["mechanism"]["max_grad_norm"] if plan else math.nan,
+        "max_grad_norm": trainer.settings["mechanism"]["max_grad_norm"] if plan else math.nan,
         "sample_rate": plan.sample_rate if plan else math.nan,
         "delta": plan.delta if plan else math.nan,
-        "device": cost.device_name(cell.device),
+        "device": device(trainer),
     }
-    return [name | row | fixed | epsilons(cell, row["step"]) for row in cell.history]
+    return [name | row | fixed | epsilons(trainer, row["step"]) for row in trainer.history]
 
 
-def epsilons(cell: Cell, step: int) -> dict[str, float]:
+def epsilons(trainer: Trainer, step: int) -> dict[str, float]:
     """Epsilon after `step` steps, of the configured accountant and of each; inf if not private."""
-    if not cell.plan:
+    if not trainer.plan:
         return {"epsilon": math.inf} | {f"epsilon_{name}": math.inf for name in ACCOUNTANTS}
-    found = cell.plan.epsilons(step)
-    return {"epsilon": found[cell.plan.accountant]} | {
+    found = trainer.plan.epsilons(step)
+    return {"epsilon": found[trainer.plan.accountant]} | {
         f"epsilon_{name}": value for name, value in found.items()
     }
 
 
-def privacy(cell: Cell) -> dict:
+def privacy(trainer: Trainer) -> dict:
     """The plan, what it costs, and what was seen of its being kept; nulls if not private.
 
     `noise_std` is null too where it changes from step to step.
     """
-    plan, observed = cell.plan, cell.observed
-    sparsified = cell.settings["mechanism"]["sparsification"]
+    plan, observed = trainer.plan, trainer.observed
+    sparsified = trainer.settings["mechanism"]["sparsification"]
     steady = plan and not plan.noise_factors and plan.count_noise is None
     promised = {
         "unit": plan and plan.unit,
@@ -105,19 +111,19 @@ def privacy(cell: Cell) -> dict:
         "neighbouring": plan and plan.neighbouring,
         "accountant": plan and plan.accountant,
         "delta": plan and plan.delta,
-        "num_records": cell.sampler.num_records,
+        "num_records": trainer.sampler.num_records,
         "sample_rate": plan and plan.sample_rate,
-        "steps": cell.options["epochs"] * cell.steps_per_epoch,
-        "epochs": cell.options["epochs"],
+        "steps": trainer.options["epochs"] * trainer.steps_per_epoch,
+        "epochs": trainer.options["epochs"],
         "noise_std": plan.noise_std(1) if steady else None,
-        "max_grad_norm": plan and cell.settings["mechanism"]["max_grad_norm"],
+        "max_grad_norm": plan and trainer.settings["mechanism"]["max_grad_norm"],
         "effective_max_grad_norm": plan and plan.clipping_norm,
-        "sampler": type(cell.sampler).__name__,
-        "batch_size_expected": cell.options["batch_size"],
+        "sampler": type(trainer.sampler).__name__,
+        "batch_size_expected": trainer.options["batch_size"],
         "sparsification": sparsified and sparsified["final_rate"],
-        "noise_schedule": plan and cell.settings["mechanism"]["noise_schedule"]["kind"],
+        "noise_schedule": plan and trainer.settings["mechanism"]["noise_schedule"]["kind"],
     }
-    spent = epsilons(cell, plan.steps if plan else 0)
+    spent = epsilons(trainer, plan.steps if plan else 0)
     spent = {key: value if math.isfinite(value) else None for key, value in spent.items()}
     return (
         promised
@@ -128,36 +134,36 @@ def privacy(cell: Cell) -> dict:
             "noise_additions": observed["noise_additions"] if observed else 0,
             "noise_ratio_realised": observed["noise_ratio"] if observed else None,
         }
-        | promise_on_images(cell)
+        | promise_on_images(trainer)
     )
 
 
-def promise_on_images(cell: Cell) -> dict:
+def promise_on_images(trainer: Trainer) -> dict:
     """What the noise on the images promises; nulls where there is none."""
-    mechanism = cell.settings["mechanism"]
+    mechanism = trainer.settings["mechanism"]
     if not mechanisms.capabilities(mechanism["engine"]).local:
         return dict.fromkeys(local.COLUMNS)
-    image = cell.data.train[0][0]
+    image = trainer.data.train[0][0]
     return local.promise(mechanism["mode"], mechanism["beta"], image.size)
 
 
-def costs(cell: Cell) -> dict:
+def costs(trainer: Trainer) -> dict:
     """Time and memory of the job."""
-    options = cell.options
-    training = sum(row["seconds"] for row in cell.history)
+    options = trainer.options
+    training = sum(row["seconds"] for row in trainer.history)
     return {
-        "device": cost.device_name(cell.device),
+        "device": device(trainer),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "num_parameters": sum(p.numel() for p in cell.network.parameters()),
+        "num_parameters": sum(p.numel() for p in trainer.network.parameters()),
         "batch_size": options["batch_size"],
-        "physical_batch_size": cell.physical_batch_size,
-        **cost.step_summary(cell.timer.seconds),
-        "epoch_seconds_p50": statistics.median(row["seconds"] for row in cell.history),
-        "images_per_second": sum(row["samples"] for row in cell.history) / training,
-        **cell.peak.bytes,
+        "physical_batch_size": trainer.physical_batch_size,
+        **cost.step_summary(trainer.timer.seconds),
+        "epoch_seconds_p50": statistics.median(row["seconds"] for row in trainer.history),
+        "images_per_second": sum(row["samples"] for row in trainer.history) / training,
+        **trainer.peak.bytes,
         "training_seconds": training,
-        "validation_seconds": sum(row["validation_seconds"] for row in cell.history),
-        "start_to_first_step_seconds": cell.first_step_seconds,
+        "validation_seconds": sum(row["validation_seconds"] for row in trainer.history),
+        "start_to_first_step_seconds": trainer.first_step_seconds,
     }
 
 

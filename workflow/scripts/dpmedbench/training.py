@@ -11,19 +11,27 @@ import math
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from dpmedbench import checkpoint, cost, devices, interruption, memory, models, pretrained, tasks
+from dpmedbench import (
+    checkpoint,
+    cost,
+    devices,
+    epoch_statistics,
+    interruption,
+    models,
+    precision,
+    pretrained,
+    tasks,
+)
 from dpmedbench.console import Progress, say
-from dpmedbench.errors import UserError, first_line
 from dpmedbench.inputs import to_input
 from dpmedbench.mechanisms.none import OrdinaryTraining
 from dpmedbench.mechanisms.private import PrivateTraining, build
-from dpmedbench.optimization import make_optimizer, make_scheduler, stream_seed
+from dpmedbench.optimization import make_optimizer, make_scheduler
 from dpmedbench.planning import check_images, plan_for, randomness
-from dpmedbench.precision import keep_float32
 from dpmedbench.privacy.contract import ContractBroken, ContractMonitor
+from dpmedbench.privacy.randomness import stream_seed
 from dpmedbench.privacy.sampling import ShuffledSampler
 from dpmedbench.training_data import Data
 
@@ -31,7 +39,7 @@ VALIDATION_BATCH = 16
 PARTS = {"val": "validation", "test": "test", "test_noisy": "noisy test"}
 
 
-class Cell:
+class Trainer:
     """One cell while it trains.
 
     After `run`: `history` (a dict an epoch), `weights()`, `observed` (what the monitor saw),
@@ -39,9 +47,9 @@ class Cell:
 
     Args:
         settings: as made by `cells.settings`.
-        execution: has device, checkpoint_every and physical_batch_size, as `cells.execution` makes
-            them; they may be others where the cell goes on from a checkpoint, but for the kind of
-            device.
+        execution: has device, checkpoint_seconds, physical_batch_size and cells_per_gpu, as
+            `cells.execution` makes them; they may be others where the cell goes on from a
+            checkpoint, but for the kind of device.
         data: the fold's records.
         state: folder of the checkpoint.
         code: digest of the code, part of the checkpoint's fingerprint.
@@ -62,7 +70,8 @@ class Cell:
         self.options = options = settings["training"]
         self.started = time.monotonic()
         self.device = devices.choose(execution["device"])
-        keep_float32()
+        precision.check(options["precision"], self.device)
+        precision.keep_float32()
         self.seed = settings["identity"]["seed"]
         self.task = tasks.load(data.task)(data.num_classes, **settings["task"])
         torch.manual_seed(stream_seed(self.seed, "weights"))
@@ -127,9 +136,8 @@ class Cell:
         ):
             for epoch in range(len(self.history) + 1, epochs + 1):
                 self.history.append(self._epoch(epoch))
-                writer.look()
                 stop = stopping() and epoch < epochs
-                if epoch % self.execution["checkpoint_every"] == 0 or epoch == epochs or stop:
+                if writer.due(self.execution["checkpoint_seconds"]) or epoch == epochs or stop:
                     writer.save(checkpoint.state_of(self))
                 progress.update(epoch, self._summary(self.history[-1]))
                 if stop:
@@ -171,20 +179,9 @@ class Cell:
 
     def _upload(self) -> None:
         """Keep the decoded records on the device: no loader, no copies during training."""
-        try:
-            (self.images, self.targets), *scored = (
-                [torch.as_tensor(array).to(self.device) for array in getattr(self.data, part)]
-                for part in ("train", *self.data.scored)
-            )
-        except Exception as error:
-            if not memory.out_of_memory(error):
-                raise
-            raise UserError(
-                f"memory: the images do not fit on the device ({first_line(error)}); use a smaller "
-                "image_size, a smaller training.cells_per_gpu, or a device with more memory"
-            ) from error
-        self.scored = dict(zip(self.data.scored, scored, strict=True))
-        self.constant = {}
+        parts = self.data.on(self.device)
+        self.images, self.targets = parts.pop("train")
+        self.scored, self.constant = parts, {}
         for part, (_, targets) in self.scored.items():
             self.constant |= self.task.constant_row(self.data.train[1], targets, part)
 
@@ -237,23 +234,14 @@ class Cell:
             **(self.task.row(self.seen.compute(), "train") if self.seen else {}),
             **validation,
             **self.constant,
-            **self._gradient_row(),
+            **epoch_statistics.gradient_row(self.engine.gradient_norms()),
             "effective_max_grad_norm": self.engine.clipping_norm,
             "learning_rate": self.scheduler.get_last_lr()[0],
         }
 
     def _check_loss(self, part: str, losses: list[torch.Tensor]) -> float:
         """The mean of `losses`, NaN where there is none; UserError where it is not finite."""
-        if not losses:
-            return math.nan
-        loss = torch.cat(losses).double().mean().item()
-        if not math.isfinite(loss):
-            rate, half = self.options["learning_rate"], self.options["precision"] != "float32"
-            raise UserError(
-                f"epoch {len(self.history) + 1}: found a {part} loss of {loss}, expected a finite "
-                f"one; lower the learning_rate (now {rate:g})" + " or use precision float32" * half
-            )
-        return loss
+        return epoch_statistics.mean_loss(losses, part, len(self.history) + 1, self.options)
 
     def _step(self, indices: torch.Tensor, losses: list[torch.Tensor]) -> None:
         """One logical batch in physical ones, then one update; adds the detached losses."""
@@ -288,20 +276,8 @@ class Cell:
             row |= self.task.row(scores.compute(), part)
         return row
 
-    def _gradient_row(self) -> dict:
-        """Quantiles of the per-sample gradient norms, and the share that was clipped."""
-        found = self.engine.gradient_norms()
-        keys = ("grad_norm_p10", "grad_norm_p50", "grad_norm_p90", "clipped_fraction")
-        if found is None:
-            return dict.fromkeys(keys, math.nan)
-        norms, clipped = found
-        quantiles = np.quantile(norms.cpu().numpy(), [0.1, 0.5, 0.9]).tolist()
-        return dict(zip(keys, [*quantiles, clipped.float().mean().item()], strict=True))
-
     def _autocast(self) -> contextlib.AbstractContextManager:
-        if self.options["precision"] == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return precision.autocast(self.options["precision"], self.device)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The reported weights: of the last epoch (averaged, if so configured) or the selected."""

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from dpmedbench import splits, store, tasks
-from dpmedbench.errors import UserError
+from dpmedbench import memory, splits, store, tasks
+from dpmedbench.errors import UserError, first_line
+from dpmedbench.files import sha256
 
 
 @dataclass(frozen=True)
 class Data:
     """Decoded records of one fold: uint8 (images, targets) and what they are.
 
-    `digest` identifies the records, in their order. `test` is None where the task does not score
-    it in training. Where there is a `perturbation`, the images of `train`, `val` and `test_noisy`
-    are int16 and have its noise; those of `test` have none.
+    `digest` identifies the records, in their order, `splits` (SHA-256) the file that names them.
+    `test` is None where the task does not score it in training. Where there is a `perturbation`,
+    the images of `train`, `val` and `test_noisy` are int16 and have its noise; those of `test`
+    have none.
     """
 
     train: tuple[np.ndarray, np.ndarray]
@@ -31,12 +34,32 @@ class Data:
     test: tuple[np.ndarray, np.ndarray] | None = None
     test_noisy: tuple[np.ndarray, np.ndarray] | None = None
     perturbation: dict | None = None
+    splits: str | None = None
 
     @property
     def scored(self) -> tuple[str, ...]:
         """The parts that are scored each epoch."""
         parts = ("val", "test", "test_noisy")
         return tuple(part for part in parts if getattr(self, part) is not None)
+
+    def on(self, device: torch.device) -> dict[str, list[torch.Tensor]]:
+        """[images, targets] of "train" and of each part that is scored, on `device`.
+
+        Raises:
+            UserError: where they do not fit.
+        """
+        try:
+            return {
+                part: [torch.as_tensor(array).to(device) for array in getattr(self, part)]
+                for part in ("train", *self.scored)
+            }
+        except Exception as error:
+            if not memory.out_of_memory(error):
+                raise
+            raise UserError(
+                f"memory: the images do not fit on the device ({first_line(error)}); use a smaller "
+                "image_size, a smaller training.cells_per_gpu, or a device with more memory"
+            ) from error
 
 
 def load(
@@ -79,4 +102,5 @@ def load(
             num_classes=len(records.classes),
             digest=digest.hexdigest(),
             perturbation=perturbation,
+            splits=sha256(split_file),
         )

@@ -35,7 +35,14 @@ class Training(Section):
     selection: Literal["last", "best_validation"] = Field(
         "last", description="Which epoch is reported; best_validation is marked not private."
     )
-    checkpoint_every: int = Field(1, ge=1, description="Epochs between checkpoints.")
+    checkpoint_seconds: int = Field(
+        30,
+        ge=0,
+        description=(
+            "Least time between checkpoints, each after an epoch: what may be lost with the job "
+            "is that and an epoch. 0: one after each epoch."
+        ),
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
         description=(

@@ -1,0 +1,261 @@
+"""Checkpoints: a cell that was stopped, killed or disturbed ends as if it had not been."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import little_cells
+import numpy as np
+import pytest
+import torch
+from little_cells import (
+    EXECUTION,
+    PRIVATE,
+    SPARSIFIED,
+    data,
+    same_weights,
+    settings,
+    stop_after,
+    trained,
+)
+
+from dpmedbench import checkpoint, interruption, pretrained, training
+from dpmedbench.errors import UserError
+from dpmedbench.training import Trainer
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "sgd", "momentum": 0.9, "schedule": "cosine"},
+        {"optimizer": "adamw", "precision": "bfloat16"},
+        {"optimizer": "rmsprop", "ema_decay": 0.5},
+        {"selection": "best_validation"},
+    ],
+)
+@pytest.mark.parametrize("mechanism", [None, PRIVATE, SPARSIFIED])
+def test_every_option_resumes_bit_equal(tmp_path, options, mechanism, monkeypatch):
+    """Stopped after the second checkpoint and started again, the cell ends as if undisturbed."""
+    straight = trained(tmp_path / "straight", mechanism, **options)
+
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "killed", mechanism, **options)
+    monkeypatch.undo()
+    resumed = trained(tmp_path / "killed", mechanism, **options)
+    assert same_weights(straight.weights(), resumed.weights())
+    for one, other in zip(straight.history, resumed.history, strict=True):
+        timeless = [key for key in one if "seconds" not in key]
+        np.testing.assert_equal([one[k] for k in timeless], [other[k] for k in timeless])
+
+
+def test_another_way_of_execution_goes_on_from_the_checkpoint(tmp_path, monkeypatch, capsys):
+    """Checkpoints further apart, smaller physical batches."""
+    straight = trained(tmp_path / "straight", PRIVATE, epochs=4)
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "killed", PRIVATE, epochs=4)
+    monkeypatch.undo()
+    other = {"checkpoint_seconds": 30, "physical_batch_size": 2}
+    again = trained(tmp_path / "killed", PRIVATE, execution=other, epochs=4)
+    said = capsys.readouterr().err
+    assert "going on after epoch 2 from" in said
+    assert "nothing left to train" not in said
+    assert [row["physical_batch_size"] for row in again.history] == [4, 4, 2, 2]
+    for name, value in straight.weights().items():
+        torch.testing.assert_close(value, again.weights()[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_cell_that_is_at_its_end_says_how_to_train_anew(tmp_path, capsys):
+    trained(tmp_path)
+    assert "nothing left to train" not in capsys.readouterr().err
+    trained(tmp_path)
+    assert f"nothing left to train; delete {tmp_path} to train anew" in capsys.readouterr().err
+
+
+def test_another_fingerprint_starts_anew(tmp_path):
+    trained(tmp_path, epochs=2)
+    assert checkpoint.load(tmp_path, "another") is None
+    fresh = Trainer(settings(epochs=2, learning_rate=1e-3), EXECUTION, data(), tmp_path)
+    fresh._resume()
+    assert fresh.history == []
+
+
+def test_other_weights_to_begin_with_start_anew(monkeypatch):
+    def fingerprint(digest):
+        monkeypatch.setattr(pretrained, "digest", lambda _: digest)
+        return Trainer(settings(), EXECUTION, data(), Path()).fingerprint
+
+    assert fingerprint("a") == fingerprint("a") != fingerprint("b")
+
+
+def cut(content):
+    return content[: len(content) // 2]
+
+
+def flipped(content):
+    """One bit of a tensor: its file in the archive is not compressed."""
+    at = content.index(torch.get_rng_state().numpy().tobytes()[-64:])
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [lambda _: b"", cut, flipped, lambda _: b"\x80\x04N.", lambda content: content[:-1]],
+    ids=["empty", "cut", "flipped", "pickle", "last byte"],
+)
+def test_a_broken_checkpoint_is_named_set_aside_and_the_cell_starts_over(tmp_path, broken, capsys):
+    straight = trained(tmp_path)
+    path = tmp_path / checkpoint.FILE
+    content = broken(path.read_bytes())
+    path.write_bytes(content)
+    again = trained(tmp_path)
+    assert f"{path}: found no whole checkpoint (" in capsys.readouterr().err
+    assert path.with_suffix(".broken").read_bytes() == content
+    assert same_weights(straight.weights(), again.weights())
+    assert checkpoint.load(tmp_path, again.fingerprint) is not None
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+def test_a_checkpoint_that_cannot_be_read_now_is_kept(tmp_path, error, monkeypatch):
+    cell = trained(tmp_path)
+
+    def load(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(type(error)):
+        checkpoint.load(tmp_path, cell.fingerprint)
+    monkeypatch.undo()
+    assert checkpoint.load(tmp_path, cell.fingerprint) is not None
+
+
+def test_a_checkpoint_is_of_its_moment_though_training_goes_on(tmp_path, monkeypatch):
+    saved, go_on = checkpoint.save, threading.Event()
+
+    def slow(*arguments):
+        assert go_on.wait(10)
+        saved(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    weight, history = torch.zeros(3), [{"epoch": 1}]
+    with checkpoint.Writer(tmp_path, "x") as writer:
+        writer.save({"network": {"weight": weight}, "history": history})
+        weight += 1
+        history.append({"epoch": 2})
+        go_on.set()
+    state = checkpoint.load(tmp_path, "x")
+    assert state["network"]["weight"].tolist() == [0, 0, 0]
+    assert state["history"] == [{"epoch": 1}]
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path, calls, monkeypatch):
+    def full(*_):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    told = pytest.raises(UserError, match="the disk is full")
+    with told, checkpoint.Writer(tmp_path, "x") as writer:  # on leaving, or in the next call
+        for _ in range(calls):
+            writer.save({})
+        if calls == 2:
+            pytest.fail("the second call began to write")
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_at_the_next_epoch(tmp_path, monkeypatch):
+    def full(*_):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    cell = Trainer(settings(epochs=9), EXECUTION, data(), tmp_path)
+    epoch = cell._epoch
+
+    def slowly(number):
+        time.sleep(0.2 * (number == 2))
+        return epoch(number)
+
+    cell._epoch = slowly
+    with pytest.raises(UserError, match="the disk is full"):
+        cell.run()
+    assert len(cell.history) == 2
+
+
+def test_what_a_killed_job_left_half_written_goes(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / f".{checkpoint.FILE}.{os.uname().nodename}.{dead.pid}.tmp"
+    left.write_bytes(b"half")
+    trained(tmp_path)
+    assert not left.exists()
+
+
+def test_sigterm_ends_the_epoch_with_a_checkpoint(tmp_path, monkeypatch):
+    """Whatever is between two checkpoints; the run then ends as if undisturbed."""
+    straight = trained(
+        tmp_path / "straight", PRIVATE, execution={"checkpoint_seconds": 1000}, epochs=5
+    )
+    validate = Trainer._validate
+
+    def stopped(cell):
+        if len(cell.history) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return validate(cell)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Trainer, "_validate", stopped)
+    with pytest.raises(interruption.Stopped, match="stopped by SIGTERM after epoch 2"):
+        trained(tmp_path / "told", PRIVATE, execution={"checkpoint_seconds": 1000}, epochs=5)
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert len(torch.load(tmp_path / "told" / checkpoint.FILE)["history"]) == 2
+    again = trained(tmp_path / "told", PRIVATE, execution={"checkpoint_seconds": 1000}, epochs=5)
+    assert same_weights(straight.weights(), again.weights())
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import little_cells as here
+from dpmedbench import outcome
+cell = here.trained(Path(sys.argv[1]), here.PRIVATE, epochs=30)
+import torch
+torch.save([cell.weights(), outcome.privacy(cell)], sys.argv[2])
+"""
+
+
+def test_sigkill_at_any_moment_ends_in_the_same_weights_and_epsilon(tmp_path):
+    """A real process, killed again and again wherever it happens to be."""
+    paths = [str(Path(training.__file__).parents[1]), str(Path(little_cells.__file__).parent)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+    def start(state, out):
+        command = [sys.executable, "-c", CHILD, str(state), str(out)]
+        return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+    assert start(tmp_path / "straight", tmp_path / "straight.pt").wait(120) == 0
+    state, out, kills = tmp_path / "killed", tmp_path / "killed.pt", 0
+    for wait in (0.0, 0.05, 0.2):
+        child = start(state, out)
+        before = _epochs(state)
+        while child.poll() is None and _epochs(state) == before:
+            time.sleep(0.005)
+        time.sleep(wait)
+        if child.poll() is None:
+            child.send_signal(signal.SIGKILL)
+            kills += child.wait() == -signal.SIGKILL
+    assert kills >= 2
+    assert start(state, out).wait(120) == 0
+    straight, killed = (torch.load(path) for path in (tmp_path / "straight.pt", out))
+    assert same_weights(straight[0], killed[0])
+    assert straight[1] == killed[1]
+
+
+def _epochs(state):
+    """What the checkpoint says, by its time of writing."""
+    path = state / checkpoint.FILE
+    return path.stat().st_mtime_ns if path.exists() else None
