@@ -8,260 +8,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_claims import CASES, WAYS, cell, made, on_patients
 
-from dpmedbench import claims, evaluation, results
+from dpmedbench import claims, results
 from dpmedbench.claims import base, ways
-from dpmedbench.claims.base import CONTRADICTED, NOT_RUN, SUPPORTED, UNCLEAR
+from dpmedbench.verdicts import CONTRADICTED, NOT_RUN, SUPPORTED, UNCLEAR
 
-RUNS = 4
-SIGMAS = (0.3, 0.5, 0.7, 1.0)
-WAYS = {
-    "ordinary": {"engine": "none"},
-    "opacus": {"engine": "opacus", "mode": "hooks", "clipping": "abadi"},
-    "book_keeping": {"engine": "bookkeeping", "mode": "mix_opt", "clipping": "automatic"},
-    "automatic": {"engine": "opacus", "mode": "hooks", "clipping": "automatic"},
-    "sparsified": {"engine": "opacus", "mode": "hooks", "clipping": "abadi", "sparsification": 0.9},
-    "local": {"engine": "local", "mode": "laplace"},
-    "scalar": {"engine": "local", "mode": "scalar_per_image"},
-}
-COUNTS = {"images": 1, "present": 1, **dict.fromkeys(evaluation.DISTANCES.values(), 0)}
-METRICS = (
-    *("train_loss", "val_loss", "mean_val_loss", "train_accuracy", "val_pixel_accuracy"),
-    *("step_seconds", "epoch_seconds", "peak_bytes"),
-)
-
-
-def cell(way, run, level=None, model="unet", dataset="duke", **values):
-    """A row of the cells; its mechanism has a name that says nothing."""
-    label = {"local": "beta", "scalar": "beta"}.get(way, "sigma")
-    place = {
-        "dataset": dataset,
-        "model": model,
-        "mechanism": f"way_{list(WAYS).index(way)}",
-        "privacy": "none" if level is None else f"{label}{level:g}",
-        "fold": run % 2,
-        "seed": run // 2,
-    }
-    traits = dict.fromkeys(results.TRAITS, "none")
-    traits |= {"sparsification": math.nan, "target_epsilon": math.nan, "beta": math.nan}
-    traits |= {"noise_multiplier": 0.0, "noise_schedule": None}
-    if level is not None:
-        traits["beta" if label == "beta" else "noise_multiplier"] = level
-    private = label == "sigma" and level is not None
-    traits["noise_schedule"] = "constant" if private else None
-    numbers = dict.fromkeys(METRICS, 1.0)
-    numbers |= {"epsilon": 10.0 if private else math.inf, "epochs": 100, "batch_size": 10}
-    numbers["device"] = "made-up device"
-    return place | traits | WAYS[way] | numbers | values
-
-
-def made(cells, scores=None, classified=False):
-    """Results of `cells`; `scores` has the test score of each (`classified`: fifths)."""
-    segmented, predicted = [], []
-    for row, score in zip(cells, scores or [], strict=bool(scores)):
-        place = {name: row[name] for name in results.CELL} | {"predictor": "model"}
-        for patient in range(20):
-            if not classified:
-                dice = dict.fromkeys(evaluation.SEGMENTED, score + 0.01 * (patient % 3 - 1))
-                segmented += [
-                    place | {"patient": f"p{patient}", "class": c} | dice | COUNTS for c in range(2)
-                ]
-                continue
-            for image in range(10):
-                label, right = image % 2, image // 2 < round(5 * score)
-                answer = label if right else 1 - label
-                images = {"patient": f"p{patient}", "record": 10 * patient + image, "label": label}
-                sure = {"predicted": answer, "probability_0": 1.0 - answer, "probability_1": answer}
-                predicted.append(place | images | sure)
-    empty = pd.DataFrame(columns=[*results.CELL, "predictor"])
-    return results.Results(
-        pd.DataFrame(cells),
-        pd.DataFrame(segmented) if segmented else empty,
-        pd.DataFrame(predicted) if predicted else empty,
-    )
-
-
-def pair(first, second, metric, base=0.0, levels=SIGMAS, **places):
-    """Of `second`, at each level and run, `metric` is `base` + the effect; of `first` it is 1."""
-
-    def of(effect):
-        found = []
-        for run in range(RUNS):
-            found += [
-                cell(first, run, None if first == "ordinary" else level, **places)
-                for level in (levels[:1] if first == "ordinary" else levels)
-            ]
-            found += [
-                cell(second, run, level, **places | {metric: base + effect(run)})
-                for level in levels
-            ]
-        return made(found)
-
-    return of
-
-
-def networks(metric, base=0.0):
-    """`metric` of Nested U-Net is `base` + the effect; of U-Net it is 1."""
-
-    def of(effect):
-        return made(
-            [cell("automatic", run, level) for run in range(RUNS) for level in SIGMAS]
-            + [
-                cell("automatic", run, level, "nested_unet", **{metric: base + effect(run)})
-                for run in range(RUNS)
-                for level in SIGMAS
-            ]
-        )
-
-    return of
-
-
-def rising(way, metric, slope=lambda level, effect: effect * level):
-    """`metric` has the effect as slope over the noise."""
-
-    def of(effect):
-        return made(
-            [
-                cell(way, run, level, **{metric: slope(level, effect(run))})
-                for run in range(RUNS)
-                for level in SIGMAS
-            ]
-        )
-
-    return of
-
-
-def scored(way, levels=(1, 2, 4)):
-    """The balanced accuracy falls by the effect at each level."""
-
-    def of(effect):
-        cells = [cell(way, run, level) for run in range(RUNS) for level in levels]
-        scores = [
-            0.4 + effect(run) * (rank - 1) for run in range(RUNS) for rank in range(len(levels))
-        ]
-        return made(cells, scores, classified=True)
-
-    return of
-
-
-def best_automatic(effect):
-    """One noise level is better than the others by 1; its validation loss is 1 + the effect."""
-    cells = []
-    for run in range(RUNS):
-        cells.append(cell("ordinary", run))
-        cells.append(cell("automatic", run, 0.5, val_loss=1 + effect(run)))
-        cells.append(cell("automatic", run, 1.0, val_loss=2 + effect(run)))
-    return made(cells)
-
-
-def sparse(effect):
-    """Ordinary training has loss 1, automatic clipping 3, sparsification 3 + the effect."""
-    cells = []
-    for run in range(RUNS):
-        cells.append(cell("ordinary", run))
-        cells.append(cell("automatic", run, 1.0, train_loss=3.0))
-        cells.append(cell("sparsified", run, 1.0, train_loss=3 + effect(run)))
-    return made(cells)
-
-
-def published_epsilon(effect):
-    """At noise multiplier 0.3, 100 epochs: the effect times 500; other lengths do not count."""
-    return made(
-        [cell("opacus", run, 0.3, epsilon=500 * effect(run)) for run in range(RUNS)]
-        + [cell("book_keeping", run, 0.3, epsilon=1.0, epochs=7) for run in range(RUNS)]
-    )
-
-
-def falling_epsilon(effect):
-    """Epsilon at each noise is the effect times that at the one before; seeds are averaged."""
-    return made(
-        [
-            cell("opacus", run, level, dataset=f"data_{run}", epsilon=100 * effect(run) ** rank)
-            for run in range(RUNS)
-            for rank, level in enumerate(SIGMAS)
-        ]
-    )
-
-
-def fastest_of_nested(effect):
-    """Noise 1 takes the effect times the others' seconds."""
-    cells = []
-    for run in range(RUNS):
-        same = {"run": run, "model": "nested_unet"}
-        cells.append(cell("ordinary", **same))
-        cells += [cell("automatic", level=level, **same) for level in SIGMAS[:3]]
-        cells.append(cell("automatic", level=1.0, epoch_seconds=effect(run), **same))
-    return made(cells)
-
-
-def on_patients(effect):
-    """The Dice of automatic clipping is 0.5 + the effect, that of ordinary training 0.5."""
-    cells = [cell("ordinary", run) for run in range(RUNS)]
-    cells += [cell("automatic", run, 1.0) for run in range(RUNS)]
-    return made(cells, [0.5] * RUNS + [0.5 + effect(run) for run in range(RUNS)])
-
-
-def local_and_private(effect):
-    """The accuracy of DP-SGD is 0.4, that of local noise 0.4 + the effect; scalars do not count."""
-    cells = [cell("opacus", run, 2) for run in range(RUNS)]
-    cells += [cell("local", run, 2) for run in range(RUNS)]
-    cells += [cell("scalar", run, 2) for run in range(RUNS)]
-    scores = [0.4] * RUNS + [0.4 + effect(run) for run in range(RUNS)] + [1.0] * RUNS
-    return made(cells, scores, classified=True)
-
-
-# claim: what makes the results, the effect that supports it, one that contradicts it, and two
-# that take turns over the runs, so that it cannot be decided
-CASES = {
-    "bookkeeping.budget": (pair("opacus", "book_keeping", "epsilon"), 5.0, 10.0, (9.0, 11.0)),
-    "bookkeeping.budget_reached": (published_epsilon, 1.0, 0.5, (0.8, 1.2)),
-    "bookkeeping.time": (pair("book_keeping", "opacus", "epoch_seconds"), 1.5, 0.8, (0.5, 2.0)),
-    "bookkeeping.time_noise": (
-        rising("opacus", "epoch_seconds", lambda level, effect: math.exp(effect * level)),
-        *(0.5, 0.0, (-0.5, 0.5)),
-    ),
-    "bookkeeping.training_loss_noise": (rising("opacus", "train_loss"), 0.5, -0.5, (-0.5, 0.5)),
-    "bookkeeping.validation_loss_noise": (
-        rising("book_keeping", "val_loss"),
-        *(0.5, -0.5, (-0.5, 0.5)),
-    ),
-    "bookkeeping.validation_loss": (
-        pair("book_keeping", "opacus", "mean_val_loss", 1.0),
-        *(0.2, -0.2, (-0.2, 0.2)),
-    ),
-    "bookkeeping.loss_umn": (
-        pair("ordinary", "book_keeping", "train_loss", dataset="umn"),
-        *(1.02, 1.4, (0.7, 1.4)),
-    ),
-    "local_dp.training_accuracy": (
-        rising("local", "train_accuracy", lambda level, effect: effect * math.log2(level)),
-        *(-0.05, 0.05, (-0.05, 0.05)),
-    ),
-    "local_dp.test_accuracy": (scored("local"), 0.0, -0.2, (-0.2, 0.2)),
-    "local_dp.noise": (scored("opacus"), -0.2, 0.2, (-0.2, 0.2)),
-    "local_dp.local_better": (local_and_private, 0.2, -0.2, (-0.2, 0.2)),
-    "engines.time": (pair("ordinary", "book_keeping", "step_seconds"), 1.1, 1.5, (1.0, 1.5)),
-    "engines.memory": (pair("ordinary", "book_keeping", "peak_bytes"), 1.1, 1.5, (1.0, 1.5)),
-    "engines.faster": (pair("book_keeping", "opacus", "step_seconds"), 1.5, 0.8, (0.5, 2.0)),
-    "engines.leaner": (pair("book_keeping", "opacus", "peak_bytes"), 1.5, 0.8, (0.5, 2.0)),
-    "engines.opacus_overhead": (pair("ordinary", "opacus", "step_seconds"), 2.4, 4.0, (1.5, 4.0)),
-    "clipping.training_loss": (
-        pair("ordinary", "automatic", "train_loss", 1.0),
-        *(-0.2, 0.2, (-0.2, 0.2)),
-    ),
-    "clipping.validation_loss_unet": (best_automatic, -0.2, 0.2, (-0.2, 0.2)),
-    "clipping.validation_loss_nested": (
-        pair("ordinary", "automatic", "val_loss", 1.0, model="nested_unet"),
-        *(0.2, -0.2, (-0.2, 0.2)),
-    ),
-    "clipping.sparsification_loss": (sparse, 0.2, -0.2, (-0.2, 0.2)),
-    "clipping.budget_complexity": (networks("epsilon"), 12.0, 10.0, (9.0, 12.0)),
-    "clipping.budget_noise": (falling_epsilon, 0.5, 1.0, (0.5, 1.5)),
-    "clipping.time_nested": (networks("epoch_seconds"), 3.0, 0.8, (0.5, 2.0)),
-    "clipping.time_automatic": (fastest_of_nested, 0.8, 1.2, (0.5, 2.0)),
-    "clipping.accuracy_nested": (networks("val_pixel_accuracy", 1.0), 0.1, -0.1, (-0.1, 0.1)),
-    "clipping.utility": (on_patients, 0.0, -0.1, (-0.1, 0.1)),
-}
 BY_ID = {claim.id: claim for claim in claims.CLAIMS}
 
 
@@ -331,7 +83,8 @@ def test_a_claim_without_its_cells_is_not_run(name):
     [
         *("bookkeeping.budget", "bookkeeping.time_noise", "bookkeeping.training_loss_noise"),
         *("bookkeeping.validation_loss_noise", "clipping.budget_complexity"),
-        *("clipping.budget_noise", "local_dp.noise"),
+        *("clipping.budget_noise", "local_dp.noise", "bookkeeping.budget_early"),
+        *("local_dp.training_accuracy_dp_sgd", "local_dp.test_accuracy_dp_sgd"),
     ],
 )
 def test_noise_that_follows_from_epsilon_is_no_noise_level(name):
@@ -341,6 +94,38 @@ def test_noise_that_follows_from_epsilon_is_no_noise_level(name):
     calibrated = found.cells.assign(target_epsilon=8.0)
     given = results.Results(calibrated, found.segmented, found.predicted)
     assert BY_ID[name].row(given)["verdict"] == NOT_RUN
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("bookkeeping.budget_reached", "bookkeeping.budget_early", "bookkeeping.loss_range"),
+        *("bookkeeping.training_loss_duke", "bookkeeping.training_loss_umn"),
+        *("bookkeeping.validation_loss_umn", "bookkeeping.validation_loss_umn_opacus"),
+    ],
+)
+def test_published_data_are_known_by_their_loader_not_their_name(name):
+    make, supporting, *_ = CASES[name]
+    found = make(lambda run: supporting)
+    found.cells["dataset"] += "_224"
+    assert BY_ID[name].row(found)["verdict"] == SUPPORTED
+    found.cells["dataset"] = found.cells["published"]
+    found.cells["published"] = None  # phantoms
+    assert BY_ID[name].row(found)["verdict"] == NOT_RUN
+
+
+@pytest.mark.parametrize("plan", [{"epochs": 50}, {"batch_size": 32}])
+def test_another_plan_contradicts_no_published_epsilon(plan):
+    found = CASES["bookkeeping.budget_reached"][0](lambda run: 0.5)
+    assert BY_ID["bookkeeping.budget_reached"].row(found)["verdict"] == CONTRADICTED
+    found = results.Results(found.cells.assign(**plan), found.segmented, found.predicted)
+    assert BY_ID["bookkeeping.budget_reached"].row(found)["verdict"] == NOT_RUN
+
+
+def test_dice_is_no_accuracy():
+    cells = [cell(way, run, 2) for way in ("opacus", "local") for run in range(4)]
+    row = BY_ID["local_dp.local_better"].row(made(cells, [0.4] * 4 + [0.8] * 4))
+    assert row["verdict"] == NOT_RUN
 
 
 def test_noise_of_a_schedule_is_not_that_of_its_name():

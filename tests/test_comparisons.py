@@ -204,6 +204,27 @@ def test_only_runs_and_patients_that_both_have_count():
     assert of(comparisons.table(fewer), ("other", "sigma1"))["runs"] == 3
 
 
+def test_patients_that_only_one_of_the_two_has_a_score_for_are_counted():
+    found = made(better=0.1)
+    lost = (found.segmented["mechanism"] == "one") & found.segmented["patient"].isin(("p1", "p4"))
+    lost &= (found.segmented["privacy"] == "sigma1") & (found.segmented["class"] == 1)
+    lost &= (found.segmented["seed"] > 0) | (found.segmented["patient"] == "p1")
+    found.segmented.loc[lost, list(evaluation.SEGMENTED)] = np.nan
+    frame = comparisons.table(found)
+    row = of(frame, ("one", "sigma1"))
+    assert (row["pairs"], row["note"]) == (19, comparisons.ONE_SIDED.format(2))
+    assert of(frame, ("one", "sigma1"), metric="step_seconds")["note"] == comparisons.FEW
+    assert of(frame, ("one", "sigma2"))["note"] == ""
+    few = made(patients=4, better=0.3)
+    lost = (few.segmented["mechanism"] == "one") & (few.segmented["patient"] == "p1")
+    few.segmented.loc[lost, list(evaluation.SEGMENTED)] = np.nan
+    note = of(comparisons.table(few), ("one", "sigma1"))["note"]
+    assert note == f"{comparisons.ONE_SIDED.format(1)}; {comparisons.FEW}"
+    runs = few.cells.query("mechanism == 'one' and seed == 2").index
+    elsewhere = results.Results(few.cells.drop(runs), few.segmented, few.predicted)
+    assert of(comparisons.table(elsewhere), ("other", "sigma1"))["note"] == comparisons.FEW
+
+
 def test_nothing_to_compare():
     frame = comparisons.table(made(ways=WAYS[:1]))
     assert list(frame.columns) == comparisons.COLUMNS

@@ -174,6 +174,24 @@ def test_draws_without_a_class_have_no_mean_over_classes():
     assert np.isfinite(equal(evaluation.segmentation(never))["dice"]).all()
 
 
+def test_a_class_that_no_truth_has_is_none_whatever_was_predicted():
+    """A stray pixel of it scores 0 in its image, in one run of two."""
+    nowhere = dice(classes=4)
+    nowhere.loc[nowhere["class"] == 2, ["present", *evaluation.SEGMENTED]] = 0, *[np.nan] * 4
+    stray = nowhere.copy()
+    pixel = (stray["class"] == 2) & (stray["seed"] == 1) & (stray["patient"] == "p0")
+    stray.loc[pixel, ["dice", "iou"]] = 0.0
+    stray["boundary_mae"] = nowhere["boundary_mae"] = 1.0
+    found, expected = (evaluation.segmentation(frame) for frame in (stray, nowhere))
+    weights = np.random.default_rng(0).integers(0, 3, (6, 5)).astype(float)
+    for metric, values in expected.scores(weights).items():
+        np.testing.assert_allclose(found.scores(weights)[metric], values, err_msg=metric)
+    assert np.isnan(equal(found)["dice_2"]).all()
+    np.testing.assert_allclose(found.parts, expected.parts)
+    np.testing.assert_allclose(found.primary, expected.primary)
+    assert np.isfinite(equal(found)["boundary_mae"]).all()
+
+
 def test_classes_that_a_prediction_lacks_are_counted():
     frame = dice()  # 2 runs, 5 patients with 11 images; 2 of 11 missed, class 2 of 3 patients
     found = evaluation.segmentation(frame)
@@ -207,6 +225,22 @@ def test_areas_are_shares_of_pairs(classes):
             for c in range(classes)
         ]
         assert area == pytest.approx(np.mean(of_class), abs=1e-12)
+
+
+def test_classes_are_those_of_the_answers_not_those_that_occur():
+    """Of three classes, two in the test set: the area is the mean of two. Columns that are empty
+    are another dataset's."""
+    frame = answers(patients=60, most=1).query("label < 2").assign(probability_3=np.nan)
+    columns = [f"probability_{c}" for c in range(3)]
+    frame["predicted"] = frame[columns[:2]].to_numpy().argmax(1)
+    found = equal(evaluation.classification(frame))
+    for run, part in frame.groupby("seed"):
+        expected = np.mean(
+            [roc_auc_score(part["label"] == c, part[f"probability_{c}"]) for c in range(2)]
+        )
+        assert found["auroc"][run] == pytest.approx(expected, abs=1e-9)
+    never = evaluation.classification(frame.assign(**dict.fromkeys(columns, np.nan)))
+    assert all(np.isnan(values).all() for values in equal(never).values())
 
 
 def test_areas_of_many_images_take_little_memory():

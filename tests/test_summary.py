@@ -90,11 +90,25 @@ def test_losses_and_costs_are_means_over_runs(frame, paths):
     assert not ordinary["metric"].str.endswith("_ratio").any()
 
 
+def test_a_cell_says_what_is_published_of_its_data_and_how_it_began(paths):
+    found = results.read(paths, {"duke": "duke", "umn": "custom"}).cells
+    published = found.groupby("dataset")["published"].first()
+    assert (published["duke"], published["umn"]) == ("duke", "custom")
+    assert found.loc[found["dataset"] == "aptos", "published"].isna().all()
+    assert results.read(paths, {}).cells["published"].isna().all()
+    history = tables.read(paths["history"])
+    first = found.merge(history[history["epoch"] == 1], on=results.CELL, suffixes=("", "_then"))
+    for name in ("epsilon", "val_pixel_accuracy"):
+        then = f"{name}_then" if f"{name}_then" in first else name
+        np.testing.assert_array_equal(first[f"first_{name}"], first[then])
+    assert "first_epsilon" not in results.read(paths, {}).numbers
+
+
 def test_memory_is_that_of_the_gpu_where_it_was_measured(paths, tmp_path):
     cost = tables.read(paths["cost"])
     cost["peak_gpu_bytes"] = np.where(cost["dataset"] == "umn", 7e9, math.nan)
     tables.write(cost, tmp_path / "cost.parquet")
-    cells = results.read(paths | {"cost": tmp_path / "cost.parquet"}).cells
+    cells = results.read(paths | {"cost": tmp_path / "cost.parquet"}, {}).cells
     on_gpu = cells["dataset"] == "umn"
     assert (cells.loc[on_gpu, "peak_bytes"] == 7e9).all()
     host = cost.loc[cost["dataset"] != "umn", "peak_host_bytes"]
@@ -161,7 +175,7 @@ def test_classes_that_were_missed_are_said(paths, tmp_path):
     scores.loc[gone, ["dice", "iou", "hd95", "boundary_mae"]] = math.nan
     scores.loc[gone, "present"] = False
     tables.write(scores, tmp_path / "scores.parquet")
-    found = summary.table(results.read(paths | {"scores": tmp_path / "scores.parquet"}))
+    found = summary.table(results.read(paths | {"scores": tmp_path / "scores.parquet"}, {}))
     for metric in ("hd95", "boundary_mae"):
         note = row(found, metric, "umn", "opacus_sparsified")["note"]
         assert note == f"{summary.SINGLE}; {summary.MISSED.format(1, 5)}"
@@ -176,14 +190,14 @@ def test_ratios_are_of_one_device(paths, tmp_path):
     again = cost.assign(device=cost["device"].where(~fast, "a fast GPU"))
     again.loc[fast, "step_seconds_p50"] = 1e-9
     tables.write(again, tmp_path / "cost.parquet")
-    found = summary.table(results.read(paths | {"cost": tmp_path / "cost.parquet"}))
+    found = summary.table(results.read(paths | {"cost": tmp_path / "cost.parquet"}, {}))
     ratio = row(found, "step_seconds_ratio")
     assert ratio["value"] == pytest.approx(expected, rel=0.1)
     assert ratio["note"] == summary.ELSEWHERE.format(1, 4)
     assert row(found, "step_seconds")["note"] == summary.DEVICES
     assert row(found, "val_loss")["note"] == ""
     tables.write(cost.assign(device=cost["mechanism"]), tmp_path / "cost.parquet")
-    found = summary.table(results.read(paths | {"cost": tmp_path / "cost.parquet"}))
+    found = summary.table(results.read(paths | {"cost": tmp_path / "cost.parquet"}, {}))
     assert not found["metric"].str.endswith("_ratio").any()
 
 
@@ -193,7 +207,7 @@ def test_noisy_test_images_have_rows_of_their_own(paths, tmp_path):
     noisy["dice"] /= 2
     noisy.loc[noisy["dataset"] == "aptos", "value"] /= 4
     tables.write(pd.concat([scores, noisy]), tmp_path / "scores.parquet")
-    found = summary.table(results.read(paths | {"scores": tmp_path / "scores.parquet"}))
+    found = summary.table(results.read(paths | {"scores": tmp_path / "scores.parquet"}, {}))
     dice = row(found, "dice")["value"]
     assert row(found, "noisy_dice")["value"] == pytest.approx(dice / 2)
     seen = scores[(scores["dataset"] == "aptos") & (scores["mechanism"] == "opacus_flat")]
@@ -205,9 +219,13 @@ def test_noisy_test_images_have_rows_of_their_own(paths, tmp_path):
 
 def test_one_patient_is_said(tmp_path):
     folders = write(tmp_path / "cells", grid(seeds=3), epochs=2, images=1)
-    found = row(tables.read(write_tables(folders, tmp_path)["summary"]), "dice")
+    frame = tables.read(write_tables(folders, tmp_path)["summary"])
+    found = row(frame, "dice")
     assert (found["patients"], found["level"], found["note"]) == (1, "runs", summary.ONE_PATIENT)
     assert found["low"] < found["high"]
+    constant = row(frame, "dice", mechanism="constant", privacy="none")
+    assert (constant["level"], constant["note"]) == ("none", summary.ALONE)
+    assert math.isnan(constant["low"])
 
 
 def test_a_study_of_one_task(tmp_path):

@@ -36,6 +36,7 @@ rule derived_table:
     resources:
         mem_mb=megabytes(2000, 100),
     params:
+        real=REAL,
         code=lambda wildcards: code("derived_table.py", wildcards.table),
     script:
         "../scripts/derived_table.py"

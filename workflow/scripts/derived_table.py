@@ -7,5 +7,5 @@ from dpmedbench.job import running
 
 with running(snakemake):
     maker = importlib.import_module(f"dpmedbench.{snakemake.wildcards.table}")
-    found = results.read(dict(snakemake.input.items()))
+    found = results.read(dict(snakemake.input.items()), snakemake.params.real)
     tables.write(maker.table(found), snakemake.output[0])

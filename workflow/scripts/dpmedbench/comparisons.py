@@ -12,6 +12,7 @@ import pandas as pd
 from dpmedbench import statistics
 from dpmedbench.evaluation import RUN
 from dpmedbench.results import SETTING, Results
+from dpmedbench.verdicts import HIGHER, LOWER, SINGLE, UNCLEAR
 
 COLUMNS = [
     "dataset",
@@ -34,7 +35,7 @@ COLUMNS = [
 LEVEL = 0.05
 TEST = "sign-flip permutation test"
 FEW = "too few pairs: no result could be separated from chance after the correction"
-HIGHER, LOWER, UNCLEAR, SINGLE = "higher", "lower", "cannot be separated", "single runs"
+ONE_SIDED = "patients left out of a run, where only one of the two has a score for them: {}"
 
 
 def table(results: Results) -> pd.DataFrame:
@@ -51,8 +52,9 @@ def table(results: Results) -> pd.DataFrame:
     of a paired permutation test, `p_holm` that of Holm over all comparisons of the study of either
     kind. `verdict`: "higher" or "lower" where `p_holm` is below 0.05 and the interval is without
     0, "cannot be separated" where not, and "single runs" where there is one run of each, which says
-    nothing of the next. `note` says where, beside the other p, no result of these pairs could have
-    had a `p_holm` below 0.05.
+    nothing of the next. `note` says how many patients only one of the two has a score for in a run
+    of both, which leaves them out, and where, beside the other p, no result of these pairs could
+    have had a `p_holm` below 0.05.
     """
     by_patient = _values(results.test_scores, [*RUN, "patient"])
     seconds = results.cells.assign(score=results.cells["step_seconds"])
@@ -67,7 +69,8 @@ def table(results: Results) -> pd.DataFrame:
         # what Holm multiplies it with; where one pair has no p, it has no result either
         times = [max(1, (kind["p"] >= p).sum()) for p in least]
         few = (kind["runs"] > 1) & (least * times >= LEVEL)
-        frame.loc[kind.index[few], "note"] = FEW
+        notes = kind.loc[few, "note"]
+        frame.loc[notes.index, "note"] = notes.where(notes == "", notes + "; ") + FEW
     separated = frame["p_holm"] < LEVEL
     verdicts = {
         SINGLE: frame["runs"] == 1,
@@ -101,12 +104,16 @@ def _compared(
     """A row without what depends on other rows; None where the two share no unit."""
     if first not in values or second not in values:
         return None
-    differences = (values[second] - values[first]).dropna()
-    if differences.empty:
+    differences = values[second] - values[first]  # NaN where only one of the two has the unit
+    frame = differences.dropna().reset_index()
+    if frame.empty:
         return None
-    frame = differences.reset_index()
     frame["run"] = frame.groupby(RUN).ngroup()
     unit = "patient" if "patient" in frame else "run"
+    alone = (
+        differences[differences["score"].isna()].reset_index().merge(frame[RUN].drop_duplicates())
+    )
+    left_out = alone["patient"].nunique() if unit == "patient" else 0
     of_run = frame.groupby("run")["part"].transform("size")
     of_unit = (frame["part"] / of_run).groupby(frame[unit]).sum()  # their sum: runs x difference
     runs = frame["run"].nunique()
@@ -129,5 +136,5 @@ def _compared(
         "pairs": len(of_unit),
         "runs": runs,
         "test": TEST,
-        "note": "",
+        "note": ONE_SIDED.format(left_out) if left_out else "",
     }

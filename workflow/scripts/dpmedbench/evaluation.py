@@ -11,10 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from dpmedbench import means
 from dpmedbench.classification_metrics import ECE_BINS
 
 RUN = ["fold", "seed"]
 SEGMENTED = ("dice", "iou", "hd95", "boundary_mae")
+OVERLAPS = 2  # the first of them, which a class has that is in a prediction alone
+BY_PATIENT = "rp...,bp->br..."  # `means.weighted` of values (R, P, ...) with weights (B, P)
 AT_ONCE = 2**21  # weights of images that an area is made of, which bounds its memory
 DISTANCES = {"hd95": "missed_hd95", "boundary_mae": "missed_boundary_mae"}
 
@@ -50,8 +53,9 @@ def segmentation(frame: pd.DataFrame) -> Evaluation:
     """Evaluation of a table with a row a run, patient and class, as `results.Results.segmented`.
 
     Each metric is the mean over classes of the means over patients: `dice` and `hd95` without
-    class 0, `dice_with_background` and `miou` with it; `boundary_mae` over the boundaries. None is
-    defined where no patient with a weight has a class that others of the run have.
+    class 0, `dice_with_background` and `miou` with it; `boundary_mae` over the boundaries. A class
+    that is in the truth of no patient of a run is none of that run's, whatever was predicted. None
+    is defined where no patient with a weight has a class that others of the run have.
     """
     run, runs = pd.MultiIndex.from_frame(frame[RUN]).factorize()
     patient, patients = pd.factorize(frame["patient"])
@@ -59,27 +63,30 @@ def segmentation(frame: pd.DataFrame) -> Evaluation:
     classes = number.max() + 1
     values = np.full((len(runs), len(patients), classes, len(SEGMENTED)), np.nan)
     values[run, patient, number] = frame[list(SEGMENTED)]
-    present = range(min(classes - 1, 1), classes)
+    present = np.bincount(run * classes + number, frame["present"], len(runs) * classes)
+    absent = present.reshape(len(runs), 1, classes, 1) == 0
+    np.copyto(values[..., :OVERLAPS], np.nan, where=absent)
+    foreground = range(min(classes - 1, 1), classes)
     known = ~np.isnan(values).all(1)
 
     def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
-        means = _means(values, weights)
+        of_class = means.weighted(BY_PATIENT, values, weights)
 
         def over(chosen: range, metric: str) -> np.ndarray:
             at = SEGMENTED.index(metric)
-            return _balanced(means[..., chosen, at], known[..., chosen, at])
+            return _balanced(of_class[..., chosen, at], known[..., chosen, at])
 
         named = {
-            "dice": over(present, "dice"),
+            "dice": over(foreground, "dice"),
             "dice_with_background": over(range(classes), "dice"),
             "miou": over(range(classes), "iou"),
-            "hd95": over(present, "hd95"),
+            "hd95": over(foreground, "hd95"),
             "boundary_mae": over(range(classes), "boundary_mae"),
         }
-        return named | {f"dice_{c}": means[..., c, 0] for c in range(classes)}
+        return named | {f"dice_{c}": of_class[..., c, 0] for c in range(classes)}
 
     images = int(frame.groupby("patient")["images"].max().sum())
-    primary = _primary(values[:, :, present, 0])
+    primary = _primary(values[:, :, foreground, 0])
     return Evaluation(runs, patients, images, scores, *primary, _missed(frame))
 
 
@@ -93,7 +100,9 @@ def classification(frame: pd.DataFrame) -> Evaluation:
     run, runs = pd.MultiIndex.from_frame(frame[RUN]).factorize()
     patient, patients = pd.factorize(frame["patient"])
     label, predicted = frame["label"].to_numpy(), frame["predicted"].to_numpy()
-    number = 1 + max(label.max(), predicted.max())
+    columns = [name for name in frame if name.startswith("probability_")]
+    # where no answer is finite no column says of how many classes it was
+    number = max(frame[columns].notna().any().sum(), 1 + label.max(), 1 + predicted.max())
     probability = frame[[f"probability_{c}" for c in range(number)]].to_numpy(float)
     cell = run * len(patients) + patient
     images = np.bincount(cell, minlength=len(runs) * len(patients))
@@ -122,39 +131,24 @@ def classification(frame: pd.DataFrame) -> Evaluation:
         return np.concatenate([_area(part, label[here], probability[here]) for part in each])
 
     def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
-        table = _means(answers, weights)
+        table = means.weighted(BY_PATIENT, answers, weights)
+        of_class = means.weighted(BY_PATIENT, right, weights)
         return {
             "accuracy": np.trace(table, axis1=-2, axis2=-1),
-            "balanced_accuracy": _balanced(_means(right, weights), known),
+            "balanced_accuracy": _balanced(of_class, known),
             "auroc": np.stack([area(r, weights) for r in range(len(runs))], -1),
             "kappa": _kappa(table),
-            "ece": np.abs(_means(gap, weights)).sum(-1),
+            "ece": np.abs(means.weighted(BY_PATIENT, gap, weights)).sum(-1),
         }
 
     different = len(frame[["patient", "record"]].drop_duplicates())
     return Evaluation(runs, patients, different, scores, *_primary(right), {})
 
 
-def nanmean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is not NaN; NaN, without a warning, where nothing is."""
-    there = ~np.isnan(values)
-    number = there.sum(-1)
-    total = np.where(there, values, 0).sum(-1)
-    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
-
-
-def _means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Means over patients of values (R, P, ...) with weights (B, P): (B, R, ...)."""
-    there = ~np.isnan(values)
-    total = np.tensordot(weights, np.where(there, values, 0), (1, 1))
-    amount = np.tensordot(weights, there.astype(float), (1, 1))
-    return np.where(amount > 0, total / np.where(amount > 0, amount, 1), np.nan)
-
-
-def _balanced(means: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _balanced(of_class: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Means over the classes of a run, `known` (R, C), of (B, R, C); NaN where one is missing."""
-    missing = (np.isnan(means) & known).any(-1)
-    return np.where(missing, np.nan, nanmean(means))
+    missing = (np.isnan(of_class) & known).any(-1)
+    return np.where(missing, np.nan, means.plain(of_class, -1))
 
 
 def _primary(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -165,9 +159,9 @@ def _primary(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Args:
         values: (R, P, C), NaN where a patient does not define the score of a class.
     """
-    means = _means(values, np.ones((1, values.shape[1])))[0]
-    whole = nanmean(means)[:, None]
-    return _parts(values), whole + _parts(values - means[:, None])
+    of_class = means.plain(values, 1)
+    whole = means.plain(of_class, -1)[:, None]
+    return _parts(values), whole + _parts(values - of_class[:, None])
 
 
 def _parts(values: np.ndarray) -> np.ndarray:

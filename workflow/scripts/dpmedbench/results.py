@@ -24,6 +24,8 @@ TRAITS = [
     "target_epsilon",
     "beta",
 ]
+# "published": the loader of a dataset that is not generated, which tells what is published of it
+ABOUT = ("published", "epsilon", "first_epsilon", "epochs", "batch_size", "device")
 LAST = (
     "train_loss",
     "val_loss",
@@ -35,6 +37,7 @@ LAST = (
     "val_balanced_accuracy",
     "train_accuracy",
 )
+FIRST = {"epsilon": "first_epsilon", "val_pixel_accuracy": "first_val_pixel_accuracy"}
 MEASURED = {
     "step_seconds_p50": "step_seconds",
     "epoch_seconds_p50": "epoch_seconds",
@@ -54,8 +57,8 @@ class Results:
     """The results of a study.
 
     Attributes:
-        cells: a row a cell: `CELL`, `TRAITS`, "epsilon", "epochs", "batch_size", "device" and what
-            is measured once a cell (`numbers`), NaN where it is not.
+        cells: a row a cell: `CELL`, `TRAITS`, `ABOUT` and what is measured once a cell (`numbers`),
+            NaN where it is not.
         segmented: a row a cell, predictor, patient and class: "images", the means of
             `evaluation.SEGMENTED` over those that define them, in how many the class is "present",
             and in how many of these a distance is not defined (`evaluation.DISTANCES`).
@@ -71,7 +74,7 @@ class Results:
     @property
     def numbers(self) -> list[str]:
         """The columns of `cells` that hold a result."""
-        known = {*CELL, *TRAITS, "epsilon", "epochs", "batch_size", "device"}
+        known = {*CELL, *TRAITS, *ABOUT}
         return [column for column in self.cells if column not in known]
 
     def settings(self) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
@@ -124,14 +127,19 @@ class Results:
         return dict(list(self.predicted.groupby(["predictor", *CELL], sort=False)))
 
 
-def read(paths: Mapping[str, str | Path]) -> Results:
-    """Read collected tables, given by kind; without "predictions" where nothing is classified."""
+def read(paths: Mapping[str, str | Path], real: Mapping[str, str]) -> Results:
+    """Read collected tables, given by kind; without "predictions" where nothing is classified.
+
+    `real` names the loader of each dataset that is not generated.
+    """
     numbers = _long_scores(paths["scores"])
     predicted = pd.DataFrame(columns=[*CELL, "predictor", "patient", "record"])
     if "predictions" in paths:
         predicted = tables.read(paths["predictions"]).assign(predictor=MODEL)
         predicted = pd.concat([predicted, _constant(predicted, numbers)], ignore_index=True)
-    return Results(_cells(paths, numbers), _segmented(paths["scores"]), predicted)
+    cells = _cells(paths, numbers)
+    published = cells["dataset"].map(real).astype(object)
+    return Results(cells.assign(published=published), _segmented(paths["scores"]), predicted)
 
 
 def _cells(paths: Mapping[str, str | Path], scores: pd.DataFrame) -> pd.DataFrame:
@@ -152,11 +160,15 @@ def _cells(paths: Mapping[str, str | Path], scores: pd.DataFrame) -> pd.DataFram
 
 
 def _last(path: str | Path) -> pd.DataFrame:
-    """The last epoch of each cell, its mean validation loss and best training accuracy."""
+    """The last and the first epoch of each cell, its mean validation loss and best training
+    accuracy."""
     names = _columns(path)
-    history = tables.read(path, [*CELL, *(name for name in LAST if name in names)])
+    started = [name for name in FIRST if name in names]
+    ended = [name for name in LAST if name in names]
+    history = tables.read(path, list(dict.fromkeys((*CELL, *ended, *started))))
     of_cell = history.groupby(CELL, sort=False)
-    last = of_cell.last(skipna=False)
+    last = of_cell[ended].last(skipna=False)
+    last = last.join(of_cell[started].first(skipna=False).rename(columns=FIRST))
     last["mean_val_loss"] = of_cell["val_loss"].mean()
     if "train_accuracy" in history:
         last["train_accuracy_best"] = of_cell["train_accuracy"].max()

@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from dpmedbench import means
+
 CONFIDENCE = 0.95
 WIDEST = 0.998  # so that the ends of an expanded interval are not single resamples
 RESAMPLES = 2000
@@ -27,7 +29,7 @@ SEED = 20240229
 
 
 def interval(
-    statistic: Callable[..., np.ndarray], sizes: Sequence[int], resamples: int = RESAMPLES
+    statistic: Callable[..., np.ndarray], sizes: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Low and high ends of the 95 % interval of `statistic` over units of `len(sizes)` kinds.
 
@@ -53,7 +55,7 @@ def interval(
         draws = stats.bootstrap(
             [np.arange(n) for n in several],
             of_units,
-            n_resamples=resamples,
+            n_resamples=RESAMPLES,
             batch=500,
             vectorized=True,
             method="percentile",
@@ -98,7 +100,7 @@ def mean_interval(
         of_level = dict(zip(drawn, weights, strict=True))
         found = table
         for level, size in sizes.items():
-            found = _means(found, of_level.get(level, np.ones((1, size))))
+            found = means.weighted("bn...,bn->b...", found, of_level.get(level, np.ones((1, size))))
         return found
 
     point = mean(*(np.ones((1, sizes[level])) for level in drawn)).item()
@@ -172,18 +174,3 @@ def _counts(drawn: np.ndarray, number: int) -> np.ndarray:
     """How often each of `number` units is in each row of `drawn` (B, n): (B, number)."""
     rows = number * np.arange(len(drawn))[:, None]
     return np.bincount((drawn + rows).ravel(), minlength=len(drawn) * number).reshape(-1, number)
-
-
-def _means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Means over n units of values (B, n, ...) by weights (B, n), NaN left out: (B, ...).
-
-    Either B may be 1.
-    """
-    there = ~np.isnan(values)
-    known = np.where(there, values, 0)
-    if len(values) == 1:
-        total, amount = (np.tensordot(weights, part[0], (1, 0)) for part in (known, there + 0.0))
-    else:
-        each = weights.reshape(weights.shape + (1,) * (values.ndim - 2))
-        total, amount = ((each * part).sum(1) for part in (known, there))
-    return np.where(amount > 0, total / np.where(amount > 0, amount, 1), np.nan)

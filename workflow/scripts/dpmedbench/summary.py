@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from dpmedbench import statistics
+from dpmedbench import means, statistics
 from dpmedbench.evaluation import Evaluation
 from dpmedbench.results import CONSTANT, MEASURED, SETTING, TRAITS, Results
 
@@ -30,8 +30,10 @@ ON_DEVICE = (*MEASURED.values(), "peak_bytes")  # what depends on the device
 RATIOS = {"step_seconds": "step_seconds_ratio", "peak_bytes": "peak_bytes_ratio"}
 ACCURACY = {"train": "train_accuracy_best", "test": "test_accuracy_best"}  # as published
 NOTHING = 1e-12  # what rounding leaves of 0
+BY_RUN = "mbr,br->mb"  # `means.weighted` of metrics (M, B, R) with weights (B, R)
 SINGLE = "single run, no interval"
 ONE_PATIENT = "one test patient: the interval is over runs alone"
+ALONE = "one test patient, no interval"
 UNDEFINED = "not defined on the test set"
 MISSED = "not defined for {} of {} classes in images, mostly as the prediction lacks them: flatters"
 DEVICES = "of several devices"
@@ -144,15 +146,17 @@ def _scored(test: Evaluation | None, trained: bool = True) -> list[dict[str, obj
         return []
     sizes = {"patients": len(test.patients), "runs": len(test.runs) if trained else 1}
 
-    def means(patients: np.ndarray, runs: np.ndarray) -> np.ndarray:
-        return _weighted(np.stack(list(test.scores(patients).values())), runs)
+    def over_runs(patients: np.ndarray, runs: np.ndarray) -> np.ndarray:
+        return means.weighted(BY_RUN, np.stack(list(test.scores(patients).values())), runs)
 
     everyone = np.ones((1, len(test.patients)))
-    values = means(everyone, np.ones((1, 1)))[:, 0]
+    values = over_runs(everyone, np.ones((1, 1)))[:, 0]
     single = trained and sizes["runs"] == 1
-    ends = _nothing(len(values)) if single else statistics.interval(means, list(sizes.values()))
+    ends = _nothing(len(values)) if single else statistics.interval(over_runs, list(sizes.values()))
     level = " and ".join(kind for kind, number in sizes.items() if number > 1)
-    limits = SINGLE if single else ONE_PATIENT * (sizes["patients"] == 1)
+    limits = SINGLE * single
+    if not single and sizes["patients"] == 1:
+        limits = ONE_PATIENT if sizes["runs"] > 1 else ALONE
     missed = {name: MISSED.format(*of) for name, of in test.missed.items() if of[0]}
     return [
         {"metric": metric, "value": value, "low": low, "high": high}
@@ -188,8 +192,10 @@ def _row(
     parts = [part.to_numpy(float).T for part in (values, reference) if part is not None]
 
     def mean(*weights: np.ndarray) -> np.ndarray:
-        means = [_weighted(part[:, None], w) for part, w in zip(parts, weights, strict=True)]
-        return means[0] / means[1] if len(means) > 1 else means[0]
+        found = [
+            means.weighted(BY_RUN, part[:, None], w) for part, w in zip(parts, weights, strict=True)
+        ]
+        return found[0] / found[1] if len(found) > 1 else found[0]
 
     sizes = [part.shape[1] for part in parts]
     value = mean(*(np.ones((1, n)) for n in sizes)).item()
@@ -203,14 +209,6 @@ def _row(
         "level": "none" if single else "runs",
         "note": _joined(SINGLE * single, NOTES.get(metric, ""), note),
     }
-
-
-def _weighted(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Means over runs of scores (M, B, R), where they are defined, by weights (B, R): (M, B)."""
-    amounts = ~np.isnan(scores) * weights
-    total = (np.nan_to_num(scores) * amounts).sum(-1)
-    number = amounts.sum(-1)
-    return np.where(number > 0, total / np.where(number > 0, number, 1), np.nan)
 
 
 def _nothing(number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,8 +2,8 @@
 
 One module a study. A claim is a function of the results, marked with `base.claim`, that returns
 what was found, or None where the cells it takes were not run. Settings are recognised by what they
-are (engine, mode, clipping, sparsification), not by the names of the configuration; datasets
-and networks by name.
+are (engine, mode, clipping, sparsification), not by the names of the configuration; published data
+by their loader, whatever the dataset is called, and networks by name.
 """
 
 from __future__ import annotations

@@ -14,9 +14,8 @@ from dpmedbench import statistics
 from dpmedbench.evaluation import RUN
 from dpmedbench.results import Results
 from dpmedbench.summary import text
+from dpmedbench.verdicts import CONTRADICTED, NOT_RUN, SUPPORTED, UNCLEAR
 
-SUPPORTED, CONTRADICTED = "supported", "contradicted"
-UNCLEAR, NOT_RUN = "cannot be separated", "not run"
 SAME = 0.01  # epsilons within 1 % are equal
 CONTEXT = ["dataset", "model", "privacy"]
 MEASURED_ON = "device"  # what times and memory are paired on too

@@ -15,6 +15,7 @@ SMALL, LARGE = "unet", "nested_unet"
 WITHIN = ["dataset", "model"]
 ACROSS = ["dataset", "mechanism", "privacy"]
 MARGIN = 0.02
+ACCURACY = "The accuracy with automatic clipping differs by {}."
 
 
 @claim(
@@ -150,6 +151,29 @@ def accuracy_nested(results: Results) -> Finding | None:
 
 
 @claim(
+    "Results, accuracy",
+    "In Nested U-Net the validation accuracy of automatic clipping nearly matches that of ordinary "
+    "training.",
+    "Share of right validation pixels after the last epoch, automatic clipping minus ordinary "
+    "training, Nested U-Net; nearly means above -0.02.",
+)
+def accuracy_nested_automatic(results: Results) -> Finding | None:
+    found = _accuracy(results.cells, LARGE, "val_pixel_accuracy")
+    return base.conclude(ACCURACY, found, above=-MARGIN)
+
+
+@claim(
+    "Results, accuracy",
+    "In U-Net automatic clipping starts with a higher validation accuracy than ordinary training.",
+    "Share of right validation pixels after the first epoch, automatic clipping minus ordinary "
+    "training, U-Net.",
+)
+def accuracy_start(results: Results) -> Finding | None:
+    found = _accuracy(results.cells, SMALL, "first_val_pixel_accuracy")
+    return base.conclude(ACCURACY, found, above=0)
+
+
+@claim(
     "Conclusion, performance",
     "Automatic clipping outperforms or matches ordinary training.",
     "Test Dice with automatic clipping minus that of ordinary training of the same network, over "
@@ -168,6 +192,12 @@ def utility(results: Results) -> Finding | None:
 def _loss(pairs: pd.DataFrame) -> Finding | None:
     found = base.difference(pairs)
     return base.conclude("The loss with automatic clipping differs by {}.", found, below=0)
+
+
+def _accuracy(cells: pd.DataFrame, network: str, value: str) -> base.Estimate | None:
+    if value not in cells:
+        return None
+    return base.difference(_against_ordinary(_network(cells, network), value))
 
 
 def _against_ordinary(cells: pd.DataFrame, value: str) -> pd.DataFrame:
