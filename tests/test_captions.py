@@ -44,6 +44,38 @@ def test_what_is_left_out_or_missing_is_in_no_caption():
     assert (said["mechanisms"], said["noise"]) == ("Non-private", "none")
 
 
+def test_a_figure_of_one_task_tells_of_its_cells_alone():
+    shown = [figures.catalog()[name] for name in ("accuracy_table", "claims_verdicts")]
+    found = captions.of_figures(STUDY, CELLS, shown)
+    assert "on phantom_chest_xray [generated], phantom_aptos [generated], in" in " ".join(
+        found["accuracy_table"].split()
+    )
+    assert "Opacus flat" not in found["accuracy_table"]
+    assert "phantom_duke" in found["claims_verdicts"]
+
+
+@pytest.mark.parametrize(
+    ("privacy", "approximate"),
+    [
+        ({"accountant": "gdp"}, True),
+        ({"accountant": "gdp", "sampling": "shuffled", "neighbouring": "zero_out"}, False),
+        ({}, False),
+    ],
+)
+def test_an_accountant_that_gives_no_bound_is_said_to(privacy, approximate):
+    study = STUDY.model_copy(update={"privacy": STUDY.privacy.model_copy(update=privacy)})
+    assert ("no bound" in captions.facts(study, CELLS)["accountant"]) == approximate
+    assert ("is no bound" in front_page(study, CELLS, {}, {}, {})) == approximate
+
+
+def test_the_front_page_says_when_the_test_set_is_scored():
+    for name, classified in (("phantom_duke", False), ("phantom_chest_xray", True)):
+        run = [cell for cell in CELLS if cell.dataset == name]
+        html = front_page(STUDY, run, {}, {}, {})
+        assert ("scored after every epoch too" in html) == classified
+        assert "the weights of the last epoch." in html
+
+
 def test_learning_rates_are_those_of_the_mechanisms():
     found = of("phantom_duke")["learning_rate"]
     assert found == "0.005 for Non-private, 0.01 for Opacus flat and Bookkeeping"

@@ -187,13 +187,13 @@ def test_published_numbers_stand_beside_the_published_data_whatever_they_are_cal
 
 
 def test_examples_show_each_class_once_a_column(tmp_path):
-    from dpmedbench import datasets, store
+    from dpmedbench import datasets, store, store_writer
 
     loader = datasets.load("aptos")
     loader.write_phantom(tmp_path / "raw", 30, 1, (48, 48), 0)
     options = loader.SPEC.choose(dict.fromkeys(loader.SPEC.options))
     records = loader.read(tmp_path / "raw", options)
-    store.write(tmp_path / "aptos.h5", records, loader.SPEC, (48, 48), {"loader": "aptos"})
+    store_writer.write(tmp_path / "aptos.h5", records, loader.SPEC, (48, 48), {"loader": "aptos"})
     figure = figures.draw("example_images", store=tmp_path / "aptos.h5")
     assert overlaps(figure) == []
     assert [text.get_text().split("\n")[0] for text in figure.texts] == list(loader.SPEC.classes)

@@ -32,7 +32,6 @@ def test_captions_are_filled_from_the_configuration():
         assert len(info.title) < 60, info.name
         assert "<dataset>" in caption or info.scope == "study", info.name
         assert "{" not in caption, info.name
-        assert info.category in {"Data", "Training", "Privacy", "Utility", "Cost"}, info.name
         assert set(info.published) <= set(figures.STUDIES), info.name
 
 
@@ -116,33 +115,28 @@ def test_drawing_never_imports_torch():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('"""T\n\nc"""\nORDER = 1\nNEEDS = ("cost",)\ndef draw(cost): ...', "CATEGORY"),
+        ('"""T\n\nc"""\nNEEDS = ("cost",)\ndef draw(cost): ...', "ORDER"),
+        ('"""T\n\nc"""\nORDER = "1"\nNEEDS = ("cost",)\ndef draw(cost): ...', "ORDER"),
+        ('"""T\n\nc"""\nORDER = 1\nNEEDS = ("cash",)\ndef draw(cash): ...', "cash"),
+        ('"""T\n\nc"""\nORDER = 1\nNEEDS = ("cost",)\ndef draw(): ...', "NEEDS"),
+        ('"""T"""\nORDER = 1\nNEEDS = ("cost",)\ndef draw(cost): ...', "caption"),
         (
-            '"""T\n\nc"""\nCATEGORY = "A"\nORDER = "1"\nNEEDS = ("cost",)\ndef draw(cost): ...',
-            "ORDER",
-        ),
-        ('"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ("cash",)\ndef draw(cash): ...', "cash"),
-        ('"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ("cost",)\ndef draw(): ...', "NEEDS"),
-        ('"""T"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ("cost",)\ndef draw(cost): ...', "caption"),
-        (
-            '"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ()\nTASK = "sort"\ndef draw(): ...',
+            '"""T\n\nc"""\nORDER = 1\nNEEDS = ()\nTASK = "sort"\ndef draw(): ...',
             r"TASK \['sort'\], allowed are segmentation, classification",
         ),
         (
-            '"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ()\nSCOPE = "all"\ndef draw(): ...',
+            '"""T\n\nc"""\nORDER = 1\nNEEDS = ()\nSCOPE = "all"\ndef draw(): ...',
             r"SCOPE \['all'\], allowed are dataset, study",
         ),
         (
-            '"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ()\nPUBLISHED = {"x": "1"}\n'
-            "def draw(): ...",
+            '"""T\n\nc"""\nORDER = 1\nNEEDS = ()\nPUBLISHED = {"x": "1"}\ndef draw(): ...',
             r"PUBLISHED \['x'\], allowed are bookkeeping",
         ),
         (
-            '"""T\n\nc"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ()\ndef draw(): ...\n'
-            "def numbers(cost): ...",
+            '"""T\n\nc"""\nORDER = 1\nNEEDS = ()\ndef draw(): ...\ndef numbers(cost): ...',
             r"numbers\(cost\), expected",
         ),
-        ('"""T\n\n{sigma}"""\nCATEGORY = "A"\nORDER = 1\nNEEDS = ()\ndef draw(): ...', "sigma"),
+        ('"""T\n\n{sigma}"""\nORDER = 1\nNEEDS = ()\ndef draw(): ...', "sigma"),
     ],
 )
 def test_an_incomplete_module_is_refused(text, sentence, tmp_path):

@@ -7,9 +7,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from studies import EVERY, OF_ROWS, OVER_EPOCHS, drawn, lines, overlaps, study, texts
+from made_up_scans import CLASSES
+from studies import EVERY, OF_ROWS, OVER_EPOCHS, drawn, inputs, lines, overlaps, said, study, texts
 
 from dpmedbench import figures, support
+from dpmedbench.figures import test_dice
 
 
 @pytest.mark.parametrize("name", OVER_EPOCHS)
@@ -71,6 +73,15 @@ def test_single_runs_say_so_and_have_no_band():
     assert not single.axes[0].collections
     several = drawn("four_models", "validation_loss")
     assert "up to 3 runs" in several.get_suptitle()
+
+
+def test_times_of_several_devices_are_said_to_be():
+    given = inputs("three_cells")
+    history = given["history"]
+    assert "devices" not in said(figures.draw("time_per_epoch", **given))
+    history.loc[history["mechanism"] == "opacus_flat", "device"] = "another"
+    words = said(figures.draw("time_per_epoch", **given))
+    assert "of several devices: made-up device, another" in words
 
 
 def test_references_of_dice():
@@ -295,3 +306,47 @@ def test_one_epoch_is_a_point_with_one_tick():
     (line,) = lines(axes).values()
     assert line.get_marker() == "o"
     assert axes.get_xticks().tolist() == [1]
+
+
+OF_DATASET = (
+    "utility_epsilon",
+    "pareto",
+    "accountants",
+    "gradient_norms",
+    "clipped_fraction",
+    "time_noise",
+    "paired_differences",
+)
+
+
+def test_the_heat_map_has_the_dice_of_each_class_and_hatches_what_has_none():
+    given = inputs("no_non_private")
+    frame, summary = given["scores"], given["summary"]
+    table = test_dice.matrix(summary, list(CLASSES["duke"]))
+    assert list(table.columns) == [*CLASSES["duke"], test_dice.MEAN]
+    for row, rows in (
+        (
+            "Bookkeeping, σ = 0.5",
+            frame["mechanism"].eq("bookkeeping") & frame["privacy"].eq("sigma0.5"),
+        ),
+        ("Constant predictor", frame["predictor"] == "constant"),
+    ):
+        rows &= (frame["predictor"] == "constant") == (row == "Constant predictor")
+        means = frame[rows].groupby("class")["dice"].mean()
+        found = table.loc[row]
+        np.testing.assert_allclose(found.to_numpy()[:-1], means.to_numpy())
+        assert found[test_dice.MEAN] == pytest.approx(means[1:].mean())
+    assert "hatched" not in said(drawn("no_non_private", "test_dice"))
+    summary.loc[summary["metric"] == "dice_8", "value"] = math.nan
+    figure = figures.draw("test_dice", **given)
+    assert "hatched: in no test image" in said(figure)
+    assert figure.axes[0].patch.get_hatch()
+    assert figure.axes[0].collections[0].get_array().mask[:, 8].all()
+
+
+@pytest.mark.parametrize("name", OF_DATASET)
+def test_what_the_data_say_is_a_sentence(name):
+    given = inputs("no_non_private")
+    words = figures.numbers(name, **given)
+    assert words.endswith(".")
+    assert "nan" not in words

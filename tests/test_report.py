@@ -1,5 +1,6 @@
 """The report: its tables, its front page, in a browser, and of a run that did not end."""
 
+import hashlib
 import json
 import os
 
@@ -168,6 +169,11 @@ def test_what_is_newer_than_what_was_made_of_it_makes_a_cell_missing(tmp_path):
     assert _why(tmp_path, {}) == "trained before its data or splits changed"
     data.unlink()  # to save room
     assert _why(tmp_path, {}) is None
+    splits = tmp_path / "duke.splits.csv"
+    splits.write_text("edited")
+    assert _why(tmp_path, {}) == "trained before its data or splits changed"
+    splits.write_text("")  # as it was, at another time
+    assert _why(tmp_path, {}) is None
     os.utime(weights)
     assert _why(tmp_path, {}) == "trained; tested with earlier weights"
     (tmp_path / "manifest.json").write_text("{}")
@@ -177,7 +183,11 @@ def test_what_is_newer_than_what_was_made_of_it_makes_a_cell_missing(tmp_path):
 def _train(folder, settings=None, code=CODE):
     for name in unfinished.FILES["train"]:
         (folder / name).touch()
-    manifest = {"settings": settings or json.loads(json.dumps(SETTINGS)), "code": code}
+    manifest = {
+        "settings": settings or json.loads(json.dumps(SETTINGS)),
+        "code": code,
+        "data": {"splits": hashlib.sha256(b"").hexdigest()},
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -185,5 +195,5 @@ def _why(folder, logs):
     paths = {step: folder / f"{step}.log" for step in unfinished.FILES}
     for step, text in logs.items():
         paths[step].write_text(text)
-    data = [folder / "duke.h5", folder / "duke.splits.csv"]
-    return unfinished.why(folder, "segmentation", SETTINGS, CODE, paths, data)
+    data, splits = [folder / "duke.h5"], folder / "duke.splits.csv"
+    return unfinished.why(folder, "segmentation", SETTINGS, CODE, paths, data, splits)

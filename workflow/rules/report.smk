@@ -96,7 +96,7 @@ rule report:
         missing=MISSING,
         templates=[files.sha256(path) for path in sorted(TEMPLATES.iterdir())],
         snakefile=workflow.main_snakefile,
-        options=lambda wildcards: config_options(),  # with the title, as in rule paper
+        options=lambda wildcards: command_line(config_options()),  # with the title, as in rule paper
         # in a module it may have another name
         target=lambda wildcards: rules.results.rule.name,
         stylesheet=TEMPLATES / "report.css",

@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from dpmedbench import rst
 from dpmedbench.cells import Cell, settings
 from dpmedbench.config import Study
-from dpmedbench.figures import wording
+from dpmedbench.figures import FigureInfo, wording
+from dpmedbench.privacy import accounting
+
+
+def of_figures(study: Study, cells: Sequence[Cell], shown: Sequence[FigureInfo]) -> dict[str, str]:
+    """The caption of each figure over `cells`, by name: each tells of the cells of its task."""
+    of_task = {
+        task: facts(study, [cell for cell in cells if task in (None, _task(study, cell))])
+        for task in {figure.task for figure in shown}
+    }
+    return {figure.name: figure.caption_with(of_task[figure.task]) for figure in shown}
 
 
 def facts(study: Study, cells: Sequence[Cell]) -> dict[str, object]:
@@ -22,7 +32,8 @@ def facts(study: Study, cells: Sequence[Cell]) -> dict[str, object]:
         "mechanisms": _joined(wording.name(cell.mechanism) for cell in cells),
         "noise": _joined(map(wording.noise_name, noise)) or "none",
         "delta": wording.power(study.privacy.delta),
-        "accountant": study.privacy.accountant.upper(),
+        "accountant": study.privacy.accountant.upper()
+        + ", an approximation and no bound" * _approximate(study),
         "epochs": study.training.epochs,
         "batch_size": study.training.batch_size,
         "learning_rate": _learning_rates(study, cells),
@@ -48,7 +59,17 @@ def front_page(
         facts(study, cells)
         | {"title": study.title or study.study, "cells": len(cells), "findings": findings}
         | {"left_out": [*left_out.items()], "missing": [*missing.items()]}
+        | {"approximate": _approximate(study)}
+        | {"classified": any(_task(study, cell) == "classification" for cell in cells)}
     ) | {"config": study.model_dump(mode="json")}
+
+
+def _task(study: Study, cell: Cell) -> str:
+    return study.datasets[cell.dataset].spec.task
+
+
+def _approximate(study: Study) -> bool:
+    return accounting.approximate(study.privacy.accountant, study.privacy.sampling)
 
 
 def _dataset(study: Study, name: str) -> str:

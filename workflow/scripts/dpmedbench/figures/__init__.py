@@ -4,7 +4,7 @@ A figure is a module of this package with a function `draw`. Its docstring is it
 line) and its caption (the rest, with fields of `FIELDS` filled from the configuration of the
 study). Its constants, all literals:
 
-- CATEGORY: what it is about; ORDER: its place; NEEDS: the keyword arguments of `draw`, see below;
+- ORDER: its place; NEEDS: the keyword arguments of `draw`, see below;
 - TASK: "segmentation" or "classification", where it is not for datasets of both;
 - SCOPE: "dataset" (left out: so), drawn for each, or "study", drawn once over all of them;
 - PUBLISHED: {study of `STUDIES`: what the figure is there}, where it is in a published one.

@@ -5,9 +5,10 @@ the same noise ({noise}), sampling rate and steps; unit: one {unit}. Left: epsil
 to the accountant of this study, {accountant}. RDP, PRV and PLD are upper bounds that differ in how
 much they give away: RDP composes moments and loses most when it turns them into an epsilon; PRV and
 PLD compose the distribution of the privacy loss itself and agree but for their discretisation. GDP
-(crosses) is the limit of many small steps and not a bound: it is an approximation that can be too
-low, so that less is promised than was spent, and is far too high where the noise is small. Two
-epsilons can only be compared under one accountant and at one delta.
+(crosses) is exact for shuffled batches; for others it is the limit of many small steps and not a
+bound: an approximation that can be too low, so that less is promised than was spent, and is far too
+high where the noise is small. Two epsilons can only be compared under one accountant and at one
+delta.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dpmedbench.figures import style, utility, wording
+from dpmedbench.privacy import accounting
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-CATEGORY = "Privacy"
 ORDER = 220
 NEEDS = ("privacy",)
 
@@ -41,20 +42,8 @@ SAME = 1e-6  # relative difference of equal epsilons
 def draw(privacy: pd.DataFrame) -> Figure:
     """A row for all mechanisms that spend alike: epsilon, and relative to the study's."""
     groups = alike(privacy)
-    sections = [
-        ("Accountant", [(name.upper(), _mark(name)) for name in ACCOUNTANTS if groups]),
-    ]
     if not groups:
-        figure, (axes,) = style.panels([" "], sections)
-        style.explain(
-            axes,
-            "no finite epsilon: no private training"
-            if len(privacy)
-            else f"no rows of dataset {style.dataset(privacy)} in the table",
-        )
-        axes.set_yticks([])
-        style.headline(figure, privacy)
-        return figure
+        return style.empty(privacy, "no finite epsilon: no private training")
     figure = Figure(
         figsize=(style.DOUBLE, (style.PANEL_HEIGHT + 0.1) * len(groups) + 0.45),
         layout="constrained",
@@ -71,32 +60,37 @@ def draw(privacy: pd.DataFrame) -> Figure:
         absolute.set_title("Every private mechanism" if len(groups) == 1 else ", ".join(names))
         absolute.set_ylabel(f"epsilon{utility.delta(privacy)}")
         relative.set_ylabel(f"epsilon / epsilon of {own.upper()}")
-    style.legend(figure, sections, below=False)
+    marks = [(name.upper(), _mark(name)) for name in ACCOUNTANTS]
+    style.legend(figure, [("Accountant", marks)], below=False)
     unbounded = [
         name.upper()
         for name in ACCOUNTANTS
         if not all(np.isfinite(spent[name]).all() for _, spent in groups)
     ]
+    drawn_by = privacy["sampling"].dropna().unique()
+    approximate = any(accounting.approximate("gdp", sampling) for sampling in drawn_by)
     style.headline(
         figure,
         privacy,
-        "GDP is an approximation that can be too low",
+        "GDP is an approximation that can be too low" if approximate else "",
         f"no bound, no point: {', '.join(unbounded)}" if unbounded else "",
     )
     return figure
 
 
 def numbers(privacy: pd.DataFrame) -> str:
-    """The span of the accountants at the least and at the most noise."""
+    """What each accountant says at the least and at the most noise, of the first group."""
+    groups = alike(privacy)
+    if not groups:
+        return ""
+    mechanisms, spent = groups[0]
     said = []
-    for _, spent in alike(privacy)[:1]:
-        for level in dict.fromkeys([spent.index[0], spent.index[-1]]):
-            row = spent.loc[level]
-            each = ", ".join(
-                f"{name.upper()} {utility.epsilon_name(row[name])}" for name in row.index
-            )
-            said.append(f"at {wording.noise_name(level)} {each}")
-    return f"Epsilon {'; '.join(said)}." if said else ""
+    for level in dict.fromkeys([spent.index[0], spent.index[-1]]):
+        row = spent.loc[level]
+        each = ", ".join(f"{name.upper()} {wording.number(row[name])}" for name in row.index)
+        said.append(f"at {wording.noise_name(level)} {each}")
+    whose = f" of {' and '.join(map(wording.name, mechanisms))}" if len(groups) > 1 else ""
+    return f"Epsilon{whose} {'; '.join(said)}."
 
 
 def alike(privacy: pd.DataFrame) -> list[tuple[list[str], pd.DataFrame]]:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CATEGORY = "Utility"
 ORDER = 61
 NEEDS = ("history",)
 TASK = "classification"

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-CATEGORY = "Utility"
 ORDER = 62
 NEEDS = ("summary", "real")
 SCOPE = "study"
@@ -49,10 +48,7 @@ def draw(summary: pd.DataFrame, real: Mapping[str, str]) -> Figure:
     """Blocks of columns, a column a mechanism and noise level, rows a dataset and part."""
     found = _rows(summary, real)
     if found.empty:
-        figure, (axes,) = style.panels([" "], [])
-        style.explain(axes, f"no accuracies of dataset {style.dataset(summary)} in the table")
-        axes.set_yticks([])
-        return figure
+        return style.empty(summary, "no accuracies: nothing was classified")
     settings = _settings(found)
     blocks = [settings[start : start + MOST] for start in range(0, len(settings), MOST)]
     sets = list(found[["dataset", "model"]].drop_duplicates().itertuples(index=False, name=None))

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from dpmedbench.figures import style, text_table
 from dpmedbench.figures.described import STUDIES
+from dpmedbench.verdicts import CONTRADICTED, NOT_RUN, SIGNS, SUPPORTED, UNCLEAR
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-CATEGORY = "Utility"
 ORDER = 270
 NEEDS = ("claims",)
 SCOPE = "study"
@@ -28,13 +28,12 @@ SCOPE = "study"
 HEADS = ("Claim", "Finding", "Verdict")
 WIDTHS = (2.75, 3.1, 1.25)  # inches
 LONGEST = 130  # letters of a cell
-VERDICTS = {
-    "supported": ("✓", "#029e73"),
-    "contradicted": ("✗", "#c1500a"),
-    "cannot be separated": ("≈", "#0173b2"),
-    "not run": ("–", style.MUTED),
+COLOURS = {
+    SUPPORTED: "#029e73",
+    CONTRADICTED: "#c1500a",
+    UNCLEAR: "#0173b2",
+    NOT_RUN: style.MUTED,
 }
-NOT_RUN = "not run"
 
 
 def draw(claims: pd.DataFrame) -> Figure:
@@ -52,7 +51,7 @@ def draw(claims: pd.DataFrame) -> Figure:
 def numbers(claims: pd.DataFrame) -> str:
     """How many claims have which verdict."""
     counts = claims["verdict"].value_counts()
-    verdicts = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)
+    verdicts = ", ".join(f"{counts[name]} {name}" for name in COLOURS if name in counts)
     return f"Of {len(claims)} claims: {verdicts}." if len(claims) else ""
 
 
@@ -76,8 +75,7 @@ def _name(claim: str) -> str:
 
 
 def _verdict(verdict: str) -> tuple[str, str]:
-    sign, colour = VERDICTS[verdict]
-    return f"{sign} {verdict}", colour
+    return f"{SIGNS[verdict]} {verdict}", COLOURS[verdict]
 
 
 def _short(text: str) -> str:

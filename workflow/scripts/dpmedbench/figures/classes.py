@@ -22,6 +22,7 @@ BACKGROUND = "#ffffff"
 # colour vision and to one without red, green or blue cones (Machado et al. 2009).
 LAYERS = ("#aa3377", "#66ccee", "#332288", "#009e73", "#f0e442", "#0072b2", "#e69f00")
 FINDING = "#d55e00"  # the last class: in all datasets here the fluid among the anatomy
+OPAQUE = 0.65  # of a class over a scan
 HATCH, HATCH_COLOUR = "/////", "#7d7d7d"
 
 
@@ -39,12 +40,12 @@ def paint(mask: np.ndarray, count: int) -> np.ndarray:
     return table[mask]
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, count: int, alpha: float = 0.65) -> np.ndarray:
+def overlay(image: np.ndarray, mask: np.ndarray, count: int) -> np.ndarray:
     """A scan (uint8, (H, W) or (H, W, 3)) as RGB, the classes above 0 laid over it, grey instead
     of it where it is not graded."""
     base = image / 255.0
     base = np.repeat(base[..., None], 3, axis=2) if base.ndim == 2 else base
-    weight = np.select([mask == 0, mask == IGNORE], [0.0, 1.0], alpha)[..., None]
+    weight = np.select([mask == 0, mask == IGNORE], [0.0, 1.0], OPAQUE)[..., None]
     return (1 - weight) * base + weight * paint(mask, count)
 
 

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-CATEGORY = "Training"
 ORDER = 231
 NEEDS = ("history",)
+
+NOTHING = "no gradient norms: training was not private, or its engine cannot tell"
 
 
 def draw(history: pd.DataFrame) -> Figure:
@@ -31,7 +32,7 @@ def draw(history: pd.DataFrame) -> Figure:
         measured(history),
         "clipped_fraction",
         "clipped gradients (0 to 1)",
-        empty="no gradient norms: training was not private, or its engine cannot tell",
+        empty=NOTHING,
         log=False,
         notes=["without private gradients: no norms"]
         if (history["privacy"] == "none").any()

@@ -22,7 +22,6 @@ from dpmedbench.figures import style, wording
 if TYPE_CHECKING:
     import pandas as pd
 
-CATEGORY = "Utility"
 ORDER = 91
 NEEDS = ("scores",)
 TASK = "classification"
@@ -36,10 +35,7 @@ def draw(scores: pd.DataFrame) -> Figure:
     """A heat map for the constant predictor and for each setting."""
     settings = list(_settings(scores))
     if not settings:
-        figure, (axes,) = style.panels([" "], [])
-        style.explain(axes, f"no rows of dataset {style.dataset(scores)} in the table")
-        axes.set_yticks([])
-        return figure
+        return style.empty(scores, "no answers: nothing was scored")
     names = scores.dropna(subset=["class"]).drop_duplicates("class").sort_values("class")
     names = names["class_name"].tolist()
     side = max(SMALLEST, CELL * len(names))
@@ -89,8 +85,7 @@ def draw(scores: pd.DataFrame) -> Figure:
         if place >= across * (down - 1):
             axes.set_xlabel("answer")
     images = scores[(scores["metric"] == "confusion") & (scores["predictor"] == "model")]
-    setting = ["model", "mechanism", "privacy"]
-    total = int(images.groupby(setting)["value"].sum().max())
+    total = int(images.groupby(style.SETTING)["value"].sum().max())
     runs = style.runs(scores)
     style.headline(
         figure,

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-CATEGORY = "Cost"
 ORDER = 80
 NEEDS = ("summary", "cost", "networks", "benchmark")
 PUBLISHED = {"engines": "Cost of the optimisations"}
@@ -72,10 +71,7 @@ def draw(
     measured = values(summary, networks, benchmark)
     models = list(measured["model"].unique())
     if not models:
-        figure, (axes,) = style.panels([" "], [])
-        style.explain(axes, f"no rows of dataset {style.dataset(summary)} in the table")
-        axes.set_yticks([])
-        return figure
+        return style.empty(summary, "nothing was measured")
     order = list(style.colours(measured))
     rows = {
         model: [m for m in order if m in set(measured.loc[measured["model"] == model, "mechanism"])]
@@ -157,7 +153,7 @@ def _largest(
     network = {found["model"]: found["network"] for found in described}
     settings = settings.assign(network=settings["model"].map(network))
     settings = settings.drop(columns=["metric", "value", "low", "high"]).drop_duplicates(
-        ["model", "mechanism", "privacy"]
+        style.SETTING
     )
     measured = benchmark.reindex(columns=[*ENGINE, "network", "side", BATCH]).dropna(subset=BATCH)
     joined = settings.merge(measured, on=[*ENGINE, "network"], suffixes=("", "_"))

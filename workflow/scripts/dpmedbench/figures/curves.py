@@ -50,6 +50,8 @@ def curves(
     so many decades. At most `across` panels stand side by side. Returns the panels with the model
     that each is of.
     """
+    if frame.empty:
+        return style.empty(frame, empty), []
     finite = frame[np.isfinite(frame[column].astype(float))]
     shown = finite if shared_lines else frame
     sections = [
@@ -62,7 +64,7 @@ def curves(
     apart = len(views) > len(models)
     across = len(models) if apart and 1 < len(models) < across else across
     figure, axes_list = style.panels(
-        [title for title, *_ in views] or [" "],
+        [title for title, *_ in views],
         sections,
         sharey=sharey,
         across=across,
@@ -78,8 +80,6 @@ def curves(
             axes.set_xlabel("epoch")
     if finite.empty:
         axes_list[0].set_yticks([])
-    if not views:
-        style.explain(axes_list[0], f"no rows of dataset {style.dataset(frame)} in the table")
     for axes in axes_list[::across]:
         axes.set_ylabel(label)
     for axes in axes_list:
@@ -89,7 +89,7 @@ def curves(
     style.headline(
         figure,
         frame,
-        _spread_note(frame) if views else "",
+        _spread_note(frame),
         "a panel a mechanism, what is not private in each" if apart else "",
         f"{missing} of {len(frame)} values are not finite and left out" if missing else "",
         *notes,
@@ -99,7 +99,7 @@ def curves(
 
 def crowded(frame: pd.DataFrame) -> bool:
     """Whether some model has too many settings for one panel."""
-    settings = frame[["model", "mechanism", "privacy"]].drop_duplicates()
+    settings = frame[style.SETTING].drop_duplicates()
     return bool((settings.groupby("model").size() > CROWD).any())
 
 

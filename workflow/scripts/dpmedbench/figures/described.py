@@ -39,7 +39,6 @@ STUDIES = {
 }
 BEYOND = "Beyond the published studies"
 KINDS = {
-    "CATEGORY": str,
     "ORDER": int,
     "NEEDS": tuple,
     "TASK": str,
@@ -56,7 +55,6 @@ class FigureInfo:
     name: str
     title: str
     caption: str
-    category: str
     order: int
     needs: tuple[str, ...]
     task: str | None

@@ -21,7 +21,6 @@ from dpmedbench.figures import style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CATEGORY = "Privacy"
 ORDER = 5
 NEEDS = ()
 SCOPE = "study"

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-CATEGORY = "Privacy"
 ORDER = 50
 NEEDS = ("history", "privacy")
 PUBLISHED = {"bookkeeping": "Figures 11 and 12", "clipping": "Privacy spent over iterations"}

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from dpmedbench.figures import style, tiles
 from dpmedbench.store import open_store
 
-CATEGORY = "Data"
 ORDER = 14
 NEEDS = ("store",)
 TASK = "classification"

@@ -19,7 +19,6 @@ from dpmedbench.figures import classes, style, tiles
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CATEGORY = "Data"
 ORDER = 10
 NEEDS = ("store",)
 TASK = "segmentation"

@@ -19,14 +19,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dpmedbench.figures import live, style, wording
-from dpmedbench.figures.clipped_fraction import measured
+from dpmedbench.figures.clipped_fraction import NOTHING, measured
 from dpmedbench.figures.curves import FEW_EPOCHS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-CATEGORY = "Training"
 ORDER = 230
 NEEDS = ("history",)
 
@@ -42,16 +41,7 @@ def draw(history: pd.DataFrame) -> Figure:
     found = found[np.isfinite(found["grad_norm_p50"])]
     models, mechanisms = list(found["model"].unique()), list(style.colours(found))
     if found.empty:
-        figure, (axes,) = style.panels([" "], [])
-        style.explain(
-            axes,
-            "no gradient norms: training was not private, or its engine cannot tell"
-            if len(history)
-            else f"no rows of dataset {style.dataset(history)} in the table",
-        )
-        axes.set_yticks([])
-        style.headline(figure, history)
-        return figure
+        return style.empty(history, NOTHING)
     sections = [
         style.mechanism_section(found),
         style.noise_section(found),

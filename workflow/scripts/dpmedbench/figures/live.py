@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST = 10  # mechanisms, over all models, that a sentence names
-SETTING = ["model", "mechanism", "privacy"]
 
 
 def last_epoch(
@@ -35,7 +34,7 @@ def spans(frame: pd.DataFrame, column: str, form: str = ".3g", unit: str = "") -
     Of a setting with several rows, their mean; of noise levels, the least and the most. Where there
     are too many mechanisms for a sentence, the private settings with the lowest and highest value.
     """
-    means = frame.groupby(SETTING, sort=False)[column].mean().dropna()
+    means = frame.groupby(style.SETTING, sort=False)[column].mean().dropna()
     models = list(frame["model"].unique())
     tell = _each if len(means.groupby(["model", "mechanism"])) <= MOST else _ends
     said = []

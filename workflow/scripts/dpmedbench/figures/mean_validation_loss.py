@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CATEGORY = "Utility"
 ORDER = 70
 NEEDS = ("summary",)
 PUBLISHED = {"bookkeeping": "Figures 13 and 14"}
@@ -30,18 +29,20 @@ MANY = 24  # bars from which on a panel is as wide as the page
 def draw(summary: pd.DataFrame) -> Figure:
     """A bar a mechanism and noise level."""
     bars = _bars_of(summary)
+    if bars.empty:
+        return style.empty(summary, "no validation loss: nothing was validated")
     models = list(bars["model"].unique())
     labels = ["none"] * bool((bars["privacy"] == "none").any()) + wording.noises(bars["privacy"])
     private = bars.loc[bars["privacy"] != "none", "mechanism"]
     wide = len(labels) * len(set(private)) > MANY
     figure, panels = style.panels(
-        [wording.name(model) for model in models] or [" "],
+        [wording.name(model) for model in models],
         [style.mechanism_section(bars)],
         across=1 if wide else 3,
         wide=wide,
     )
     axis_name, ticks = wording.noise_axis(labels)
-    for model, axes in zip(models, panels, strict=False):
+    for model, axes in zip(models, panels, strict=True):
         part = bars[bars["model"] == model]
         if not np.isfinite(part["value"]).any():
             style.explain(axes, "no finite validation loss: not validated, or diverged")
@@ -51,8 +52,6 @@ def draw(summary: pd.DataFrame) -> Figure:
         axes.set_xlabel(axis_name)
         axes.set_xlim(min(-0.6, -1.5 + len(ticks) / 2), max(len(ticks) - 0.4, 0.5 + len(ticks) / 2))
         axes.grid(False, axis="x")
-    if not models:
-        style.explain(panels[0], f"no rows of dataset {style.dataset(summary)} in the table")
     loss = "cross-entropy" if "accuracy" in set(summary["metric"]) else "cross-entropy + Dice"
     for axes in panels[:: 1 if wide else 3]:
         axes.set_ylabel(f"mean validation loss\n({loss})")
@@ -60,7 +59,7 @@ def draw(summary: pd.DataFrame) -> Figure:
     style.headline(
         figure,
         summary,
-        utility.interval_note(bars) if models else "",
+        utility.interval_note(bars),
         f"{missing} of {len(bars)} values are not finite and left out" if missing else "",
     )
     return figure

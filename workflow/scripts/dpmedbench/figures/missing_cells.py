@@ -19,7 +19,6 @@ from dpmedbench.figures import text_table, wording
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CATEGORY = "Data"
 ORDER = 260
 NEEDS = ("left_out", "missing")
 SCOPE = "study"

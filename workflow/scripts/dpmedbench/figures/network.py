@@ -22,7 +22,6 @@ from dpmedbench.figures.network_layers import heading
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CATEGORY = "Data"
 ORDER = 12
 NEEDS = ("networks",)
 PUBLISHED = {"bookkeeping": "Figure 4"}

@@ -17,7 +17,6 @@ from dpmedbench.figures import blocks, text_table, wording
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CATEGORY = "Data"
 ORDER = 13
 NEEDS = ("networks",)
 PUBLISHED = {"bookkeeping": "Figure 4 (its layers)"}

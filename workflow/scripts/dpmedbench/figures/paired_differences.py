@@ -18,21 +18,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dpmedbench.figures import style, utility, wording
+from dpmedbench.verdicts import HIGHER, LOWER, SINGLE, UNCLEAR
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-CATEGORY = "Utility"
 ORDER = 250
 NEEDS = ("comparisons", "summary")
 
 MOST = 15  # pairs of a model, of which all are shown
 # verdicts (`comparisons`) that look alike, and how: marker, filled
 MARKS = {
-    "separated from 0": (("higher", "lower"), "o", True),
-    "cannot be separated": (("cannot be separated",), "o", False),
-    "single runs": (("single runs",), "x", True),
+    "separated from 0": ((HIGHER, LOWER), "o", True),
+    UNCLEAR: ((UNCLEAR,), "o", False),
+    SINGLE: ((SINGLE,), "x", True),
 }
 
 
@@ -41,11 +41,7 @@ def draw(comparisons: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     found = utility.scored(comparisons)
     models = list(found["model"].unique())
     if not models:
-        figure, (axes,) = style.panels([" "], [])
-        style.explain(axes, f"no two mechanisms to compare on dataset {style.dataset(comparisons)}")
-        axes.set_yticks([])
-        style.headline(figure, comparisons)
-        return figure
+        return style.empty(summary, "no two mechanisms to compare")
     levels = wording.noises(found["privacy"])
     scores = utility.trained(utility.scored(summary))
     parts = [chosen(found[found["model"] == model], scores) for model in models]

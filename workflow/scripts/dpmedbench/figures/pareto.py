@@ -5,8 +5,10 @@ What can be had on {dataset}: score on the test set over the privacy spent ({acc
 relative to training without privacy. Filled: no other setting is at least as good in all three
 (and better in one), nor is the constant predictor, which costs nothing. Hollow: some other is. The
 line joins the best scores at each epsilon; the table names the filled points, with 95 % intervals.
-Times that differ by less than a tenth count as equal. Points are compared by their means alone: one
-may be hollow or filled by chance where intervals overlap. Time is of this machine and batch size.
+Times that differ by less than a tenth count as equal; one that is not known (training on another
+device than that without privacy) makes no point hollow, its own neither. Points are compared by
+their means alone: one may be hollow or filled by chance where intervals overlap. Time is of this
+machine and batch size.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-CATEGORY = "Utility"
 ORDER = 210
 NEEDS = ("summary", "privacy")
 
@@ -40,10 +41,7 @@ def draw(summary: pd.DataFrame, privacy: pd.DataFrame) -> Figure:
     points, unit = settings(summary, privacy)
     models = list(points["model"].unique())
     if not models:
-        figure, (axes,) = style.panels([" "], [])
-        style.explain(axes, f"no rows of dataset {style.dataset(summary)} in the table")
-        axes.set_yticks([])
-        return figure
+        return style.empty(summary, "no scores: nothing was tested")
     sections = [style.mechanism_section(points), ("Time of a step", _sizes(points, unit))]
     lines = max(points["mechanism"].nunique(), 4)
     figure = Figure(
@@ -93,22 +91,34 @@ def settings(summary: pd.DataFrame, privacy: pd.DataFrame) -> tuple[pd.DataFrame
     Also the unit of cost: "×" relative to non-private training, "s" where there is none.
     """
     scores = utility.with_epsilon(utility.trained(utility.scored(summary)), privacy)
-    key = ["model", "mechanism", "privacy"]
     relative = summary[summary["metric"] == "step_seconds_ratio"]
     unit = "×" if relative["value"].notna().any() else "s"
     costs = relative if unit == "×" else summary[summary["metric"] == "step_seconds"]
-    points = scores.merge(costs[[*key, "value"]].rename(columns={"value": "cost"}), "left", key)
+    points = scores.merge(
+        costs[[*style.SETTING, "value"]].rename(columns={"value": "cost"}), "left", style.SETTING
+    )
     points.attrs = summary.attrs
     if unit == "×":
         points.loc[points["engine"] == "none", "cost"] = 1.0
     points["dominated"] = points["best"] = False
     for model, part in points.groupby("model"):
         fixed = [(0.0, 0.0, row.value) for row in constant(summary, model).itertuples()]
-        own = part[["epsilon", "cost", "value"]].fillna(0.0).to_numpy(dtype=float)
-        points.loc[part.index, "dominated"] = dominated(own, np.array([*own, *fixed]))
-        free = own * [1, 0, 1]
-        points.loc[part.index, "best"] = ~dominated(free, np.array([*free, *fixed]))
+        points.loc[part.index, "dominated"] = _lost(part, fixed)
+        points.loc[part.index, "best"] = ~_lost(part.assign(cost=0.0), fixed)
     return points, unit
+
+
+def _lost(part: pd.DataFrame, fixed: list[tuple[float, ...]]) -> np.ndarray:
+    """Whether each point of `part` is dominated by another of them or by one of `fixed`.
+
+    An epsilon or cost that is not known neither wins nor loses.
+    """
+    values = part[["epsilon", "cost", "value"]].astype(float)
+    own, others = (
+        values.fillna({"epsilon": unknown, "cost": unknown, "value": 0.0}).to_numpy()
+        for unknown in (0.0, np.inf)
+    )
+    return dominated(own, np.array([*others, *fixed]))
 
 
 def dominated(points: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -178,7 +188,7 @@ def _row(number: int, row, colours: dict[str, str], unit: str) -> list[text_tabl
     return [
         str(number),
         (wording.name(row.mechanism) + noise, colours[row.mechanism]),
-        utility.epsilon_name(row.epsilon),
+        wording.number(row.epsilon),
         f"{row.value:.2f}{interval}",
         f"{row.cost:.2g}{unit}" if np.isfinite(row.cost) else "",
     ]

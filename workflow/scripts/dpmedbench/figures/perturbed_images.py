@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from dpmedbench.figures import style, tiles
 from dpmedbench.store import open_store
 
-CATEGORY = "Data"
 ORDER = 11
 NEEDS = ("store", "perturbed")
 PUBLISHED = {"local_dp": "Figure 2"}

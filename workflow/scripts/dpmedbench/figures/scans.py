@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from dpmedbench.datasets.base import IGNORE
 from dpmedbench.figures import classes, style, tiles
-from dpmedbench.metrics import overlap
+from dpmedbench.segmentation_metrics import overlap
 
 COLUMNS = ("Scan", "Truth", "Prediction", "Disagreement")
 SIDE, HEAD, GAP, LINE, TITLE, TALLEST = 1.05, 0.24, 0.06, 0.125, 0.95, 2.6  # inches

@@ -36,6 +36,8 @@ WHISKERS = {"linewidth": 0.8, "ecolor": MUTED}  # error_kw of a bar
 DARKER = 0.5  # of the light of a colour, for mechanisms beyond the palette
 DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
 
+SETTING = ["model", "mechanism", "privacy"]  # of one dataset
+
 Section = tuple[str, list[tuple[str, "Artist"]]]
 BLANK = (" ", Line2D([], [], linestyle="none"))
 
@@ -246,8 +248,7 @@ def loss(history: pd.DataFrame) -> str:
 
 def runs(frame: pd.DataFrame) -> int:
     """Most runs (folds x seeds) that any one setting has."""
-    setting = ["model", "mechanism", "privacy"]
-    counts = frame[[*setting, "fold", "seed"]].drop_duplicates().groupby(setting).size()
+    counts = frame[[*SETTING, "fold", "seed"]].drop_duplicates().groupby(SETTING).size()
     return int(counts.max()) if len(counts) else 0
 
 
@@ -279,6 +280,15 @@ def whiskers(row: pd.Series) -> list[list[float]] | None:
     below, above = row["value"] - row["low"], row["high"] - row["value"]
     # a bootstrap interval need not hold the value
     return [[max(below, 0)], [max(above, 0)]] if np.isfinite(below + above) else None
+
+
+def empty(frame: pd.DataFrame, why: str) -> Figure:
+    """A figure with nothing to draw: `why`, or that `frame` has no rows of the dataset."""
+    figure, (axes,) = panels([" "], [])
+    explain(axes, why if len(frame) else f"no rows of dataset {dataset(frame)} in the table")
+    axes.set_yticks([])
+    headline(figure, frame)
+    return figure
 
 
 def explain(axes: Axes, text: str) -> None:

@@ -16,7 +16,6 @@ from dpmedbench.figures import style, text_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CATEGORY = "Privacy"
 ORDER = 15
 NEEDS = ("support",)
 SCOPE = "study"

@@ -24,7 +24,6 @@ from dpmedbench.results import CONSTANT
 if TYPE_CHECKING:
     import pandas as pd
 
-CATEGORY = "Utility"
 ORDER = 90
 NEEDS = ("summary", "store")
 TASK = "segmentation"
@@ -39,10 +38,7 @@ def draw(summary: pd.DataFrame, store: str | Path) -> Figure:
     """A heat map a model: settings x classes."""
     models = list(summary["model"].unique())
     if not models:
-        figure, (axes,) = style.panels([" "], [])
-        style.explain(axes, f"no rows of dataset {style.dataset(summary)} in the table")
-        axes.set_yticks([])
-        return figure
+        return style.empty(summary, "nothing was tested")
     classes = class_names(store)
     tables = [matrix(summary[summary["model"] == model], classes) for model in models]
     rows = _row_order(summary)

@@ -25,7 +25,6 @@ from dpmedbench.figures import classes, style, tiles, wording
 if TYPE_CHECKING:
     import pandas as pd
 
-CATEGORY = "Utility"
 ORDER = 100
 NEEDS = ("masks", "scores")
 TASK = "segmentation"
@@ -63,10 +62,7 @@ def draw(masks: list[tuple[Identity, Path]], scores: pd.DataFrame) -> Figure:
     """Scan, truth and predictions of two scans, with the legend of the classes."""
     cells = _one_run(masks)
     if not cells:
-        figure, (axes,) = style.panels([" "], [])
-        style.explain(axes, f"no predicted masks of dataset {style.dataset(scores)}")
-        axes.set_yticks([])
-        return figure
+        return style.empty(scores, "no predicted masks")
     block, row_names = _strip(cells) if len(cells) <= STRIP else _matrix(cells)
     scans = _choose(cells[0][1], 2 if len(row_names) <= MANY_ROWS else 1)
     side = SIDE if any(row_names) else 0.2
@@ -229,9 +225,8 @@ def _predictions(path: Path, records: list[int]) -> list[np.ndarray | None]:
 
 def _dice(scores: pd.DataFrame, identity: Identity, records: list[int]) -> list[float]:
     """Mean Dice of each record over the classes without background, NaN where not scored."""
-    keys = ("model", "mechanism", "privacy", "fold", "seed")
     rows = (scores["predictor"] == "model") & (scores["class"] > 0)
-    for key in keys:
+    for key in (*style.SETTING, "fold", "seed"):
         rows &= scores[key] == identity[key]
     means = scores[rows].groupby("record")["dice"].mean()
     return [float(means.get(record, np.nan)) for record in records]

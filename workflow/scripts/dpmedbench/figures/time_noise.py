@@ -1,12 +1,12 @@
 """Step time against noise
 
 Whether training on {dataset} takes longer with more noise: {noise}. Left: median time of an
-optimiser step of each cell after warm-up, with the least-squares line of each mechanism. Right: its
-slope as a share of the mechanism's mean time, with the 95 % interval of the regression. None is
-expected: a noise multiplier changes a factor and not the work. An interval without 0 points at the
-machine first (cells that ran side by side, clocks, a warm cache), and one of twenty does so by
-chance. Where few cells are fitted the interval is wide; with two, or one noise level, there is
-none.
+optimiser step of each cell after warm-up, with the least-squares line of each mechanism, at a level
+of its own on each device. Right: its slope as a share of the mechanism's mean time, with the 95 %
+interval of the regression. None is expected: a noise multiplier changes a factor and not the work.
+An interval without 0 points at the machine first (cells that ran side by side, clocks, a warm
+cache), and one of twenty does so by chance. Where few cells are fitted the interval is wide; with
+two, or one noise level on each device, there is none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-CATEGORY = "Cost"
 ORDER = 240
 NEEDS = ("cost",)
 
@@ -36,16 +35,7 @@ def draw(cost: pd.DataFrame) -> Figure:
     private = cost[cost[NOISE] > 0]
     models = list(private["model"].unique())
     if not models:
-        figure, (axes,) = style.panels([" "], [])
-        style.explain(
-            axes,
-            "no training with noise on its gradients"
-            if len(cost)
-            else f"no rows of dataset {style.dataset(cost)} in the table",
-        )
-        axes.set_yticks([])
-        style.headline(figure, cost)
-        return figure
+        return style.empty(cost, "no training with noise on its gradients")
     counts = [private.loc[private["model"] == model, "mechanism"].nunique() for model in models]
     heights = [max(LEAST, ROW * count) + 0.45 for count in counts]
     figure = Figure(figsize=(style.DOUBLE, sum(heights) + 0.45), layout="constrained")
@@ -87,8 +77,7 @@ def numbers(cost: pd.DataFrame) -> str:
 def slopes(private: pd.DataFrame) -> pd.DataFrame:
     """A row a model and mechanism: slope per sigma, as `share` of the mean time, with its interval.
 
-    `at` is the mean noise and `mean` the mean time, where the line passes. NaN as
-    `statistics.slope` has them.
+    `mean` is that time. Each device has a level of its own. NaN as `statistics.slope` has them.
     """
     import pandas as pd
 
@@ -98,9 +87,9 @@ def slopes(private: pd.DataFrame) -> pd.DataFrame:
             part = private[(private["model"] == model) & (private["mechanism"] == mechanism)]
             if len(part):
                 mean = part[TIME].mean()
-                slope = np.array(statistics.slope(part, TIME, NOISE, ["model", "mechanism"])) / mean
-                rows.append([model, mechanism, part[NOISE].mean(), mean, *slope])
-    return pd.DataFrame(rows, columns=["model", "mechanism", "at", "mean", "share", "low", "high"])
+                slope = np.array(statistics.slope(part, TIME, NOISE, ["device"])) / mean
+                rows.append([model, mechanism, mean, *slope])
+    return pd.DataFrame(rows, columns=["model", "mechanism", "mean", "share", "low", "high"])
 
 
 def _times(axes: Axes, part: pd.DataFrame, found: pd.DataFrame) -> None:
@@ -112,12 +101,10 @@ def _times(axes: Axes, part: pd.DataFrame, found: pd.DataFrame) -> None:
             cells[NOISE], cells[TIME], "o", color=colour, alpha=0.7, markeredgewidth=0,
             label=f"{row.mechanism}/cells",
         )  # fmt: skip
-        if np.isfinite(row.share):
-            ends = np.array([cells[NOISE].min(), cells[NOISE].max()])
-            axes.plot(
-                ends, row.mean * (1 + row.share * (ends - row.at)), color=colour,
-                label=f"{row.mechanism}/line",
-            )  # fmt: skip
+        for _, here in cells.groupby("device", dropna=False):
+            ends = here[NOISE].agg(["min", "max"])
+            line = here[TIME].mean() + row.mean * row.share * (ends - here[NOISE].mean())
+            axes.plot(ends, line, color=colour, label=f"{row.mechanism}/line")
     axes.set_ylabel("time of a step (s)")
     axes.margins(x=0.06)
 
@@ -139,9 +126,9 @@ def _forest(axes: Axes, found: pd.DataFrame, colours: dict[str, str]) -> None:
 
 def _words(row) -> str:
     if not np.isfinite(row.share):
-        return "one noise level"
+        return "one noise level"  # of each device
     if not np.isfinite(row.low):
-        return f"{_percent(row.share)} %, two cells"
+        return f"{_percent(row.share)} %, too few cells"
     return f"{_percent(row.share)} % [{_percent(row.low)}, {_percent(row.high)}]"
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-CATEGORY = "Training"
 ORDER = 20
 NEEDS = ("history",)
 PUBLISHED = {"bookkeeping": "Figures 5 and 6", "clipping": "Training time over iterations"}
@@ -27,12 +26,14 @@ FACTOR = 0.3  # decades from which on the axis is logarithmic: a factor of two
 
 def draw(history: pd.DataFrame) -> Figure:
     """Seconds per epoch over epochs."""
+    devices = history["device"].dropna().unique()
     figure, panels = curves(
         history,
         "seconds",
         "training time per epoch (s)",
         empty="no epoch was timed",
         log=FACTOR,
+        notes=[f"of several devices: {', '.join(devices)}"] if len(devices) > 1 else [],
     )
     if panels and panels[0][1].get_yscale() == "linear":
         panels[0][1].set_ylim(bottom=0)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-CATEGORY = "Training"
 ORDER = 30
 NEEDS = ("history",)
 PUBLISHED = {"bookkeeping": "Figures 7 and 8", "clipping": "Training loss over iterations"}

@@ -71,19 +71,12 @@ def epsilon_axis(axes: Axes, epsilons: Iterable[float], delta: str) -> float:
     axes.set_xlim(low / 10 ** (0.08 * reach), end * 10 ** (0.08 * reach))
     ticks = [tick for tick in axes.get_xticks() if low <= tick <= high] if high > low else []
     ticks = ticks or list(finite[:1])
-    names = [epsilon_name(tick) for tick in ticks]
+    names = [wording.number(tick) for tick in ticks]
     if end == infinite:
         ticks, names = [*ticks, infinite], [*names, "∞"]
     axes.set_xticks(ticks, names)
     axes.set_xlabel(f"privacy spent, ε\n(one image{delta})")
     return infinite
-
-
-def epsilon_name(value: float) -> str:
-    """An epsilon as people read it: "0.48", "65,536", "∞"."""
-    if np.isinf(value):
-        return "∞"
-    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def delta(privacy: pd.DataFrame) -> str:

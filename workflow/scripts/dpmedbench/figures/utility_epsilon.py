@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CATEGORY = "Utility"
 ORDER = 200
 NEEDS = ("summary", "privacy")
 
@@ -39,15 +38,17 @@ def draw(summary: pd.DataFrame, privacy: pd.DataFrame) -> Figure:
     scores = utility.scored(summary)
     trained = utility.with_epsilon(utility.trained(scores), privacy)
     models = list(trained["model"].unique())
+    if not models:
+        return style.empty(summary, "no scores: nothing was tested")
     sections = [
         style.mechanism_section(trained),
         style.noise_section(trained, marker="o"),
         ("Reference", [("constant predictor", Line2D([], [], color=style.MUTED, ls=DASHED, lw=1))]),
     ]
-    figure, panels = style.panels([wording.name(model) for model in models] or [" "], sections)
+    figure, panels = style.panels([wording.name(model) for model in models], sections)
     private = trained[trained["privacy"] != "none"]
     levels = wording.noises(trained["privacy"])
-    for model, axes in zip(models, panels, strict=False):
+    for model, axes in zip(models, panels, strict=True):
         infinite = utility.epsilon_axis(axes, private["epsilon"], utility.delta(privacy))
         of_model = scores[scores["model"] == model]
         for row in of_model[of_model["privacy"] == "none"].itertuples():
@@ -56,11 +57,9 @@ def draw(summary: pd.DataFrame, privacy: pd.DataFrame) -> Figure:
         if part.empty:
             style.explain(axes, "no private mechanism was trained")
         _lines(axes, part, levels, infinite)
-    if not models:
-        style.explain(panels[0], f"no rows of dataset {style.dataset(summary)} in the table")
     for axes in panels[::3]:
         axes.set_ylabel(utility.label(scores))
-    style.headline(figure, summary, utility.interval_note(trained) if models else "")
+    style.headline(figure, summary, utility.interval_note(trained))
     return figure
 
 
@@ -76,7 +75,7 @@ def numbers(summary: pd.DataFrame, privacy: pd.DataFrame) -> str:
         for epsilon in ends:
             best = max(private[private["epsilon"] == epsilon].itertuples(), key=lambda r: r.value)
             words.append(
-                f"{best.value:.2f} at epsilon {utility.epsilon_name(epsilon)} "
+                f"{best.value:.2f} at epsilon {wording.number(epsilon)} "
                 f"({wording.name(best.mechanism)})"
             )
         references = scores[(scores["model"] == model) & (scores["privacy"] == "none")]

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-CATEGORY = "Utility"
 ORDER = 60
 NEEDS = ("history", "real")
 TASK = "segmentation"

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-CATEGORY = "Training"
 ORDER = 40
 NEEDS = ("history",)
 PUBLISHED = {"bookkeeping": "Figures 9 and 10", "clipping": "Validation loss over iterations"}

@@ -56,6 +56,6 @@ def power(value: float) -> str:
 
 
 def number(value: float, form: str = ".3g") -> str:
-    """A number in a sentence: "0.73", "1,670"; never "1.67e+03"."""
-    text = f"{value:{form}}"
+    """A number as people read it: "0.73", "1,670", "∞"; never "1.67e+03"."""
+    text = f"{value:{form}}".replace("inf", "∞")
     return f"{value:,.0f}" if "e+" in text else text

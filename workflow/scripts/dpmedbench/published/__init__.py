@@ -13,11 +13,6 @@ import pandas as pd
 FOLDER = Path(__file__).parent
 
 
-def names() -> tuple[str, ...]:
-    """The studies with published numbers."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.csv")))
-
-
 def table(study: str) -> pd.DataFrame:
     """The published numbers of a study: columns study, source, dataset, model, mechanism, privacy,
     metric, value."""

@@ -7,20 +7,12 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
+from dpmedbench.verdicts import SIGNS
+
 if TYPE_CHECKING:
     import pandas as pd
 
 NUMBER = r"–|∞|-?[\d.,]+( \[.*\])?( a pixel)?"
-MARKS = {
-    "supported": "✓",
-    "contradicted": "✗",
-    "cannot be separated": "≈",
-    "not run": "–",
-    "higher": "▲",
-    "lower": "▼",
-    "single runs": "–",
-}
-
 SHORT = 24  # characters up to which a text is not broken into lines
 
 TEMPLATE = """<!doctype html>
@@ -99,7 +91,7 @@ def page(title: str, caption: str, groups: Mapping[str, pd.DataFrame]) -> str:
     """The page: a table of texts under each heading of `groups`."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(TEMPLATE).render(
-        title=title, caption=caption, groups=groups, marks=MARKS, short=SHORT, numeric=_numeric
+        title=title, caption=caption, groups=groups, marks=SIGNS, short=SHORT, numeric=_numeric
     )
 
 
