@@ -19,6 +19,7 @@ container: "dpmedbench.sif"  # made from Containerfile; used with --sdm apptaine
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/figure_files.smk"
 
 
 if not STUDY.unfinished:  # what makes cells; without it they are read as they are
@@ -42,9 +43,10 @@ onsuccess:
 
 onerror:
     if not STUDY.unfinished:
+        again = {"--cores": ["all"]} | place_options() | config_options("unfinished=true")
         print(
             "For a report of what there is, which names what is missing: "
-            f"snakemake --cores all {config_options('unfinished=true')}"
+            f"snakemake {command_line(again)}"
         )
 
 
@@ -53,3 +55,5 @@ rule all:
     input:
         f"{RESULTS}/report.html",
         f"{RESULTS}/paper",
+        rules.results.input,
+        on_the_way(),

@@ -1,31 +1,17 @@
-"""The configuration: what is refused and with which words, the grid, the generated files."""
+"""The configuration: what is refused and with which words, and the studies."""
 
-import copy
 import json
 import math
-from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
+from default_study import DEFAULT, changed
 
 from dpmedbench import cells, config, config_files, datasets, mechanisms, models, results
 from dpmedbench.errors import UserError
 
 STUDIES = sorted((config_files.ROOT / "config" / "studies").glob("*.yaml"))
-DEFAULT = yaml.safe_load(config_files.CONFIG.read_text())
-
-
-def changed(*changes):
-    """The default study with (path, value) changes; a path is keys joined by dots."""
-    values = copy.deepcopy(DEFAULT)
-    for path, value in changes:
-        *parents, last = [int(key) if key.isdigit() else key for key in path.split(".")]
-        here = values
-        for key in parents:
-            here = here[key]
-        here[last] = copy.deepcopy(value)
-    return values
 
 
 @pytest.mark.parametrize(
@@ -213,111 +199,12 @@ def test_the_bookkeeping_study_has_the_published_hyper_parameters():
         assert f"duke/unet/opacus_per_layer/sigma{sigma}/fold0/seed0" in found
 
 
-def test_the_grid_is_the_product_and_non_private_cells_have_no_noise():
-    study = config.load(
-        changed(
-            ("datasets.phantom_duke.split", {"method": "kfold", "folds": 4}),
-            ("grids", [DEFAULT["grids"][0] | {"folds": [0, 3], "seeds": [0, 1, 2]}]),
-            ("grids.0.noise_multiplier", [0.5, 1.0]),
-        )
-    )
-    found = cells.cells(study)
-    assert len(found) == 2 * 3 * (1 + 2)
-    assert len({cell.folder for cell in found}) == len(found)
-    assert {cell.privacy for cell in found if cell.mechanism == "non_private"} == {"none"}
-
-
-def test_several_grids_are_joined_without_repeats():
-    grid = {"datasets": ["phantom_duke"], "models": ["unet"], "mechanisms": ["opacus_flat"]}
-    study = config.load(
-        changed(
-            (
-                "grids",
-                [
-                    grid | {"noise_multiplier": [0.5, 1]},
-                    grid | {"noise_multiplier": [1.0]},
-                    grid | {"target_epsilon": [8]},
-                ],
-            )
-        )
-    )
-    assert [cell.privacy for cell in cells.cells(study)] == ["sigma0.5", "sigma1", "eps8"]
-
-
-def test_noise_levels_that_would_share_a_folder_are_refused():
-    grid = DEFAULT["grids"][0]
-    grids = [grid | {"noise_multiplier": [1.0, 2]}, grid | {"noise_multiplier": [1.0000001]}]
-    study = config.load(changed(("grids", grids)))
-    with pytest.raises(
-        UserError, match=r"noise levels 1.0 and 1.0000001, .* phantom_duke/.*sigma1/"
-    ):
-        cells.cells(study)
-
-
-def test_delta_is_of_private_cells_only():
-    study, other = (
-        config.load(changed(("privacy.delta", delta)))
-        for delta in (DEFAULT["privacy"]["delta"], 2e-3)
-    )
-    again = {
-        study.mechanisms[cell.mechanism].engine
-        for cell in cells.cells(study)
-        if cells.settings(study, cell) != cells.settings(other, cell)
-    }
-    assert again == {"opacus", "bookkeeping"}
-
-
-def at(path, optional=False, weights_file=None):
-    """A study whose images and weights lie at some path."""
-    dataset = {"loader": "aptos", "source": "path", "path": str(path), "optional": optional}
-    return config.load(
-        {
-            "study": "s",
-            "datasets": {"mine": dataset},
-            "models": {"resnet18": {"weights": "imagenet", "weights_file": weights_file}},
-            "mechanisms": {"plain": {"engine": "none"}},
-            "grids": [{"datasets": ["mine"], "models": ["resnet18"], "mechanisms": ["plain"]}],
-        }
-    )
-
-
-def test_a_tilde_in_a_path_is_the_home_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "data").mkdir()
-    study = at("~/data", weights_file="~/data/none.pth")
-    assert study.datasets["mine"].path == str(tmp_path / "data")
-    with pytest.raises(
-        UserError, match=rf"resnet18.weights_file: found '{tmp_path}/data/none.pth'"
-    ):
-        config.check_paths(study)
-
-
-def test_a_path_with_nothing_there_is_one_sentence(tmp_path):
-    config.check_paths(at(tmp_path))
-    config.check_paths(at(tmp_path / "none", optional=True))
-    with pytest.raises(UserError, match=r"datasets.mine.path: found '.*none', where there is noth"):
-        config.check_paths(at(tmp_path / "none"))
-
-
-@pytest.mark.parametrize("optional", [True, False])
-def test_a_path_that_may_not_be_looked_at_is_one_sentence(tmp_path, optional, monkeypatch):
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    study = at(tmp_path / "closed" / "mine", optional)
-    monkeypatch.setattr(Path, "exists", refuse)
-    with pytest.raises(UserError, match=r"mine.path: .* cannot be looked at \(Permission denied\)"):
-        config.check_paths(study)
-
-
-def test_each_mechanism_may_have_its_own_learning_rate():
-    study = config.load(changed(("mechanisms.opacus_flat.learning_rate", 0.123)))
-    rates = {
-        cell.mechanism: cells.settings(study, cell)["training"]["learning_rate"]
-        for cell in cells.cells(study)
-    }
-    assert rates["opacus_flat"] == 0.123
-    assert rates["non_private"] == study.training.learning_rate
+def test_the_clipping_study_clips_each_tensor_as_published():
+    study = config.load(yaml.safe_load((STUDIES[0].parent / "clipping.yaml").read_text()))
+    for way in filter(lambda way: way.private, study.mechanisms.values()):
+        assert (way.clipping_style, way.layer_thresholds) == ("per_layer", "same")
+        assert way.max_grad_norm == 1.0
+    assert len(list(cells.cells(study))) == 2 * (1 + 2 * 4)
 
 
 def test_a_key_stands_for_its_loader_and_network():
@@ -332,47 +219,9 @@ def test_a_key_stands_for_its_loader_and_network():
     assert study.models["unet"].network == "unet"
 
 
-def test_settings_are_plain_json():
-    study = config.load(DEFAULT)
-    for cell in cells.cells(study):
-        found = cells.settings(study, cell)
-        assert json.loads(json.dumps(found)) == found
-    assert json.loads(json.dumps(cells.execution(study))) == cells.execution(study)
-    assert cells.execution(study)["physical_batch_size"] == study.training.batch_size
-
-
-# --- generated files ---
-
-
-def test_generated_files_are_up_to_date():
-    for path, text in config_files.files().items():
-        assert path.read_text() == text, f"{path.name} drifted; run `make config`"
-
-
-def test_comments_lose_nothing():
-    """The commented file says the same as the study it was made from."""
-    study = config.load(DEFAULT)
-    assert config.load(yaml.safe_load(config_files.commented(study))) == study
-
-
-def test_every_key_is_explained_in_file_and_table():
-    text, table = config_files.CONFIG.read_text(), config_files.README.read_text()
-    for key, field in config_files._walk(config.Study, ""):
-        assert field.description, key
-        assert f"`{key}`" in table
-        if ".lists." not in key:
-            assert field.description.split()[0] in text
-
-
-@pytest.mark.parametrize("value", [1e-5, 0.3, 1e-4, 5e-324, 100, 0.0, "a: b", None, [1, 2.5]])
-def test_scalars_survive_yaml(value):
-    assert yaml.safe_load(config_files._scalar(value)) == value
-
-
 def test_the_registry_names_what_engines_can_do():
     for engine in mechanisms.names():
         able = mechanisms.capabilities(engine)
-        assert able.title
         for name, mode in able.modes.items():
             for clipping, style in mode.combinations:
                 mechanisms.check(engine, name, clipping, style, mode.sparsification)

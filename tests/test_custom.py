@@ -1,4 +1,4 @@
-"""A user's own data: the documented example, the manifest's mistakes, the formats of files."""
+"""A user's own data: the documented example, the manifest's mistakes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from dpmedbench import image_files, splits, store
+from dpmedbench import splits, store, store_writer
 from dpmedbench.datasets import custom
-from dpmedbench.datasets.base import IGNORE, Unreadable
+from dpmedbench.datasets.base import Unreadable
 from dpmedbench.errors import UserError
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "custom_data.md").read_text(encoding="utf-8")
@@ -58,7 +55,7 @@ def test_the_guide_works_as_it_says(tmp_path, place):
     spec = custom.describe(folder, dataset.options)
     assert spec.task == dataset.spec.task == ("segmentation", "classification")[place]
     path = tmp_path / "mine.h5"
-    store.write(path, custom.read(folder, dataset.options), spec, dataset.image_size, {})
+    store_writer.write(path, custom.read(folder, dataset.options), spec, dataset.image_size, {})
     with store.open_store(path) as opened:
         assert opened.image_size == (64, 64)
         assert opened.patients.tolist() == ["anna", "anna", "ben", "cleo", "dora"]
@@ -151,7 +148,7 @@ def test_a_mask_of_another_size_is_refused_by_name(tmp_path):
     Image.fromarray(np.zeros((50, 40), np.uint8)).save(folder / "masks" / "a1.png")
     records, spec = (f(folder, options(**SEGMENTS)) for f in (custom.read, custom.describe))
     with pytest.raises(UserError, match=r"images/a1.png: found a mask .* shape \(50, 40\)"):
-        store.write(tmp_path / "x.h5", records, spec, (16, 16), {})
+        store_writer.write(tmp_path / "x.h5", records, spec, (16, 16), {})
 
 
 def test_broken_files_are_left_out_when_asked(tmp_path):
@@ -160,200 +157,10 @@ def test_broken_files_are_left_out_when_asked(tmp_path):
     path.write_bytes(path.read_bytes()[:300])
     records, spec = (f(folder, options(**SEGMENTS)) for f in (custom.read, custom.describe))
     with pytest.raises(Unreadable, match="found no readable file"):
-        store.write(tmp_path / "x.h5", records, spec, (16, 16), {})
-    store.write(tmp_path / "x.h5", records, spec, (16, 16), {}, unreadable="leave_out")
+        store_writer.write(tmp_path / "x.h5", records, spec, (16, 16), {})
+    store_writer.write(tmp_path / "x.h5", records, spec, (16, 16), {}, unreadable="leave_out")
     with store.open_store(tmp_path / "x.h5") as opened:
         assert opened.sources.tolist() == ["images/b1.png"]
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    array=hnp.arrays(np.uint16, (4, 5), elements=st.integers(0, 4095)),
-    white=st.sampled_from([None, 4095, 5000]),
-    suffix=st.sampled_from(["png", "tif", "npy"]),
-)
-def test_sixteen_bits_are_scaled_by_a_constant(tmp_path_factory, array, white, suffix):
-    path = tmp_path_factory.mktemp("deep") / f"a.{suffix}"
-    np.save(path, array) if suffix == "npy" else Image.fromarray(array).save(path)
-    found = image_files.image(path, 1, white)
-    exact = array.astype(float) * 255 / (white or 65535)
-    assert found.dtype == np.uint8
-    assert np.abs(found - exact).max() <= 0.5 + 1e-9
-
-
-def saved(tmp_path: Path, array: np.ndarray, name: str = "a.npy") -> Path:
-    path = tmp_path / name
-    np.save(path, array) if name.endswith("npy") else Image.fromarray(array).save(path)
-    return path
-
-
-def test_every_format_and_depth(tmp_path):
-    rng = np.random.default_rng(0)
-    grey = rng.integers(0, 256, SIZE, np.uint8)
-    colour = rng.integers(0, 256, (*SIZE, 3), np.uint8)
-    luma = colour @ [0.299, 0.587, 0.114]
-    for name in ("g.png", "g.tif", "g.npy"):
-        np.testing.assert_array_equal(image_files.image(saved(tmp_path, grey, name), 1), grey)
-        three = image_files.image(tmp_path / name, 3)
-        np.testing.assert_array_equal(three, np.repeat(grey[..., None], 3, axis=2))
-    for name in ("c.png", "c.tif", "c.npy"):
-        np.testing.assert_array_equal(image_files.image(saved(tmp_path, colour, name), 3), colour)
-        assert np.abs(image_files.image(tmp_path / name, 1) - luma).max() < 1
-    smooth = np.tile(np.linspace(0, 255, 50).astype(np.uint8), (40, 1))
-    found = image_files.image(saved(tmp_path, smooth, "s.jpg"), 1)
-    assert np.abs(found.astype(int) - smooth).max() < 12
-    np.testing.assert_array_equal(
-        image_files.image(saved(tmp_path, grey / 255), 1), grey
-    )  # fractions
-    np.testing.assert_array_equal(image_files.image(saved(tmp_path, grey > 99), 1) > 0, grey > 99)
-    Image.fromarray(grey).convert("P").save(tmp_path / "p.png")
-    np.testing.assert_array_equal(image_files.image(tmp_path / "p.png", 1), grey)
-    alpha = np.dstack([colour, np.full(SIZE, 7, np.uint8)])
-    np.testing.assert_array_equal(image_files.image(saved(tmp_path, alpha, "a.png"), 3), colour)
-
-
-@pytest.mark.parametrize(
-    ("array", "expected"),
-    [
-        (
-            np.array([[0, -1]], np.int16),
-            "found values from -1 to 0 of type int16, expected 0 to 65",
-        ),
-        (
-            np.array([[0.0, 1.5]]),
-            "values from 0 to 1.5 of type float64, expected 0 to 1; set white",
-        ),
-        (np.array([[0.0, np.nan]]), "values from nan to nan"),
-        (np.zeros((2, 3, 4), np.uint8), r"shape \(2, 3, 4\), expected \(rows, columns\)"),
-        (np.zeros(3, np.uint8), r"an array of shape \(3,\)"),
-        (np.zeros((0, 3), np.uint8), r"shape \(0, 3\)"),
-        (np.array([None]), "no readable file"),
-    ],
-)
-def test_arrays_that_are_no_image_are_refused(tmp_path, array, expected):
-    path = tmp_path / "a.npy"
-    np.save(path, array, allow_pickle=True)
-    with pytest.raises(UserError, match=expected) as caught:
-        image_files.image(path, 1)
-    assert str(caught.value).startswith(str(path))
-
-
-def test_files_that_are_no_pictures_are_unreadable(tmp_path):
-    path = tmp_path / "a.png"
-    for content in (b"", b"text", b"\x93NUMPY", bytes(128) + b"DICM"):
-        path.write_bytes(content)
-        with pytest.raises(Unreadable, match="found no readable file"):
-            image_files.image(path, 1)
-    pages = [Image.fromarray(np.zeros(SIZE, np.uint8))] * 3
-    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(UserError, match="found 3 pages"):
-        image_files.image(tmp_path / "a.tif", 1)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    truth=hnp.arrays(np.uint8, (4, 5), elements=st.sampled_from([0, 1, 2, IGNORE])),
-    values=st.one_of(st.none(), st.lists(st.integers(0, 254), min_size=3, max_size=3, unique=True)),
-    suffix=st.sampled_from(["png", "tif", "npy"]),
-)
-def test_mask_values_become_classes(tmp_path_factory, truth, values, suffix):
-    meaning = np.full(256, IGNORE, np.uint8)
-    meaning[:3] = values or [0, 1, 2]
-    path = saved(tmp_path_factory.mktemp("mask"), meaning[truth], f"a.{suffix}")
-    np.testing.assert_array_equal(image_files.mask(path, 3, values), truth)
-
-
-def test_masks_that_cannot_be_told_are_refused(tmp_path):
-    black_and_white = saved(tmp_path, np.array([[0, 255]], np.uint8), "a.png")
-    with pytest.raises(UserError, match=r"values 0 and 255.* set mask_values to \[0, 255\], or"):
-        image_files.mask(black_and_white, 2)
-    assert image_files.mask(black_and_white, 2, [0, 255]).tolist() == [[0, 1]]
-    assert image_files.mask(black_and_white, 2, [0, 1]).tolist() == [[0, IGNORE]]
-    assert image_files.mask(black_and_white, 3).tolist() == [[0, IGNORE]]
-    with pytest.raises(UserError, match="found the value 7, expected 0, 1"):
-        image_files.mask(saved(tmp_path, np.array([[0, 7]])), 2)
-    with pytest.raises(UserError, match="found the value 256"):
-        image_files.mask(saved(tmp_path, np.array([[0, 256]])), 2)
-    for other in (np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2))):
-        with pytest.raises(UserError, match="one whole number a pixel"):
-            image_files.mask(saved(tmp_path, other), 2)
-    palette = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
-    palette.putpalette([9, 9, 9, 200, 0, 0, 0, 200, 0])
-    palette.save(tmp_path / "p.png")
-    assert image_files.mask(tmp_path / "p.png", 3).tolist() == [[0, 1, 2]]
-    assert image_files.mask(saved(tmp_path, np.eye(2, dtype=bool)), 2).tolist() == [[1, 0], [0, 1]]
-
-
-def dicom(path: Path, stored: np.ndarray, bits: int = 12, **tags) -> Path:
-    """A DICOM file of the stored values, uncompressed."""
-    import pydicom
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
-
-    dataset = pydicom.Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    dataset.SOPClassUID = SecondaryCaptureImageStorage
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
-    dataset.Rows, dataset.Columns = stored.shape[:2]
-    dataset.SamplesPerPixel = 1 if stored.ndim == 2 else 3
-    dataset.PhotometricInterpretation = "MONOCHROME2" if stored.ndim == 2 else "RGB"
-    dataset.PixelRepresentation = int(stored.dtype.kind == "i")
-    dataset.BitsAllocated = 8 * stored.itemsize
-    dataset.BitsStored, dataset.HighBit = bits, bits - 1
-    if stored.ndim == 3:
-        dataset.PlanarConfiguration = 0
-    dataset.PixelData = stored.tobytes()
-    for name, value in tags.items():
-        setattr(dataset, name, value)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
-
-
-def shown(path: Path) -> np.ndarray:
-    return image_files.image(path, 1).astype(int)
-
-
-def test_dicom_is_read_as_it_asks_to_be_shown(tmp_path):
-    pytest.importorskip("pydicom")
-    path = tmp_path / "IM0001"  # no suffix, as scanners name them
-    ramp = np.linspace(0, 4095, 60).astype(np.uint16).reshape(6, 10)
-    whole = np.rint(ramp * (255 / 4095))
-    np.testing.assert_array_equal(shown(dicom(path, ramp)), whole)
-    inverted = shown(dicom(path, ramp, PhotometricInterpretation="MONOCHROME1"))
-    np.testing.assert_array_equal(inverted, 255 - whole)
-
-    # Hounsfield units and a window of them, by the linear function of PS3.3 C.11.2.1.2.1
-    tags = {"RescaleSlope": 1, "RescaleIntercept": -1024, "WindowCenter": 40, "WindowWidth": 400}
-    units = ramp.astype(float) - 1024
-    window = np.clip(((units - 39.5) / 399 + 0.5) * 255, 0, 255)
-    assert np.abs(shown(dicom(path, ramp, **tags)) - window).max() <= 0.5 + 1e-6
-    several = tags | {"WindowCenter": [40, 500], "WindowWidth": [400, 2000]}
-    assert np.abs(shown(dicom(path, ramp, **several)) - window).max() <= 0.5 + 1e-6
-
-    signed = np.array([[-2048, 0, 2047]], np.int16)
-    np.testing.assert_array_equal(shown(dicom(path, signed)), [[0, 128, 255]])
-    colour = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
-    np.testing.assert_array_equal(image_files.image(dicom(path, colour, 8), 3), colour)
-
-
-def test_dicom_that_is_no_plain_image_is_refused(tmp_path):
-    pytest.importorskip("pydicom")
-    ramp = np.arange(12, dtype=np.uint16).reshape(3, 4)
-    path = tmp_path / "a.dcm"
-    for tags, expected in (
-        ({"NumberOfFrames": 2}, "2 frames"),
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, "a palette"),
-        ({"RescaleSlope": -1, "RescaleIntercept": 0}, "the rescale slope -1"),
-    ):
-        with pytest.raises(UserError, match=f"found a DICOM file with {expected}"):
-            image_files.image(dicom(path, ramp, **tags), 1)
-    whole = dicom(path, ramp).read_bytes()
-    path.write_bytes(whole[:-5])
-    with pytest.raises(Unreadable, match="found no readable file"):
-        image_files.image(path, 1)
 
 
 @pytest.mark.parametrize("task", ["segmentation", "classification"])
@@ -362,7 +169,7 @@ def test_the_phantom_goes_through_the_loader_for_both_tasks(tmp_path, task):
     given = options(task=task, **(SEGMENTS if task == "segmentation" else {}))
     spec = custom.describe(tmp_path, given)
     records = custom.read(tmp_path, given)
-    store.write(tmp_path / "x.h5", records, spec, (64, 96), {}, threads=2)
+    store_writer.write(tmp_path / "x.h5", records, spec, (64, 96), {}, threads=2)
     with store.open_store(tmp_path / "x.h5") as opened:
         assert opened.classes[-1] == ("fluid" if task == "segmentation" else "oedema")
         assert opened.official.tolist() == ["train"] * 8 + ["test"] * 2

@@ -66,6 +66,7 @@ def test_cells_of_an_optional_dataset_are_left_out_where_its_files_are_not_there
     assert reason.startswith(f"dataset d: there is nothing at {there}")
     assert folders == ["d/unet/plain/none/fold0/seed0"]
     assert [cell.dataset for cell in cells.cells(made)] == ["other"]
+    assert cells.left_out(made, among=cells.cells(made)) == {}  # of those that have results
     there.mkdir()
     assert cells.left_out(made) == {}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from dpmedbench import pins
+from dpmedbench import generated, imports, pins
 from dpmedbench.mechanisms import fastdp
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,8 @@ def copy(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "envs", tmp_path / "envs")
     skip = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow", ignore=skip)
-    for name in ("ROOT", "LOCK", "PROJECT", "ENVS", "SCRIPTS", "RULES"):
+    monkeypatch.setattr(imports, "SCRIPTS", tmp_path / imports.SCRIPTS.relative_to(ROOT))
+    for name in ("ROOT", "LOCK", "PROJECT", "ENVS", "RULES"):
         monkeypatch.setattr(pins, name, tmp_path / getattr(pins, name).relative_to(ROOT))
     return tmp_path
 
@@ -48,7 +49,7 @@ def _differs(path, text):
 
 @pinned
 def test_everything_is_made_from_the_versions_installed():
-    assert pins.main(["--check"]) == 0
+    assert generated.main(pins.files, pins.ROOT, "pins", ["--check"]) == 0
 
 
 @pinned
@@ -90,7 +91,9 @@ def test_a_new_import_is_followed_to_the_environments_that_run_it(copy, path, li
 def test_an_import_that_nothing_asks_for_is_one_sentence(copy):
     file = copy / "workflow" / "scripts" / "table.py"
     file.write_text(file.read_text() + "\nimport polars\n")
-    assert "found a step that imports polars, which pyproject.toml does not" in pins.main([])
+    assert "found a step that imports polars, which pyproject.toml does not" in (
+        generated.main(pins.files, copy, "pins", [])
+    )
 
 
 def test_what_is_imported_for_type_checking_is_not_needed():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dpmedbench import provenance
+from dpmedbench import imports, provenance
 
 SCRIPTS = provenance.ROOT.parent
 
@@ -16,7 +16,7 @@ SCRIPTS = provenance.ROOT.parent
 def tree(tmp_path, monkeypatch):
     """A copy of the scripts and the library; digests are taken of it."""
     shutil.copytree(SCRIPTS, tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(provenance, "ROOT", tmp_path / "scripts" / "dpmedbench")
+    monkeypatch.setattr(imports, "SCRIPTS", tmp_path / "scripts")
     return tmp_path / "scripts"
 
 
@@ -58,8 +58,9 @@ def changed(tree, path, edit):
         ("dpmedbench/mechanisms/bookkeeping.py", set()),
         ("dpmedbench/mechanisms/none.py", {"opacus", "ordinary"}),
         ("dpmedbench/datasets/duke.py", {"preprocess"}),
-        # the store, which training reads, resizes what it writes
-        ("dpmedbench/resize.py", {"preprocess", "opacus", "ordinary"}),
+        ("dpmedbench/resize.py", {"preprocess"}),
+        ("dpmedbench/store_writer.py", {"preprocess"}),
+        ("dpmedbench/store.py", {"opacus", "ordinary"}),
         ("dpmedbench/figures/training_loss.py", {"figure"}),
         ("dpmedbench/figures/curves.py", {"figure"}),
         ("dpmedbench/figures/style.py", {"figure"}),
@@ -124,7 +125,7 @@ def test_every_change_of_code_counts(one, other):
 
 
 def test_a_table_beside_a_package_counts(tree):
-    path = "dpmedbench/published/clipping.csv"
+    path = "dpmedbench/published/local_dp.csv"
     (tree / "train.py").write_text("import dpmedbench.published\n")
     assert changed(tree, path, lambda text: text + "\n") == {"opacus", "ordinary"}
 
@@ -153,12 +154,35 @@ def test_a_change_of_any_raw_file_counts(tmp_path):
     (tmp_path / "elsewhere" / "c.png").touch()
     found.append(digest())
     assert len(set(found)) == 5
-    for name in (".DS_Store", "manifest.csv~", "masks/.b.png.swp"):
+    for name in (".DS_Store", "manifest.csv~", "masks/.b.swp", "Thumbs.db", "desktop.ini"):
         (raw / name).touch()
     (raw / "gone").symlink_to(tmp_path / "nowhere")
     assert digest() == found[-1]
     assert provenance.files_digest(raw / "manifest.csv") is None
     assert provenance.files_digest(tmp_path / "nowhere") is None
+
+
+def test_what_a_run_writes_into_the_raw_folder_does_not_count(tmp_path, monkeypatch):
+    """`path: .`, or the folder above the working folder."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    names = (".", "..", here, "results")
+
+    def digests():
+        provenance.files_digest.cache_clear()
+        return [provenance.files_digest(name) for name in names]
+
+    for kind in ("results", "logs", "state", "resources"):
+        (here / kind).mkdir()
+    before = digests()
+    for kind in ("results", "logs", "state", "resources"):
+        (here / kind / "new").touch()
+    *found, asked_for = digests()
+    assert found == before[:-1]
+    assert asked_for != before[-1]
+    (here / "scan.png").touch()
+    assert not set(digests()[:-1]) & set(before)
 
 
 def test_a_new_plugin_runs_nothing(tree):

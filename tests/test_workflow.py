@@ -20,6 +20,7 @@ import report_tour
 from checkout import ROOT, TINY, Checkout, after_a_run
 from safetensors import safe_open
 
+from dpmedbench.datasets import custom
 from dpmedbench.store import open_store
 
 pytestmark = pytest.mark.workflow
@@ -156,7 +157,7 @@ def test_a_new_noise_level_runs_its_own_cell_only(checkout):
 
 
 def test_how_cells_are_executed_trains_nothing_again(checkout):
-    execution = {"device": "auto", "checkpoint_every": 3, "physical_batch_size": 1}
+    execution = {"device": "auto", "checkpoint_seconds": 3, "physical_batch_size": 1}
     checkout.write(TINY | {"training": TINY["training"] | execution})
     assert checkout.would_run() == {"report": 1}
     checkout.write(TINY)
@@ -232,9 +233,14 @@ def test_a_wrong_raw_file_is_one_sentence_and_no_output(checkout):
 
 def test_studies_prepare_one_dataset_apart_and_a_changed_raw_file_prepares_it_again(tmp_path):
     there = Checkout(tmp_path)
-    code, said = there.run("--until", "phantom")
-    assert code == 0, said
-    (tmp_path / "resources" / "phantom" / "phantom_duke").rename(tmp_path / "mine")
+    more = TINY["datasets"]["phantom_duke"] | {"phantom": {"patients": 5, "image_size": [64, 64]}}
+    for study in (TINY, TINY | {"study": "more", "datasets": {"phantom_duke": more}}):
+        there.write(study)
+        code, said = there.run("--until", "phantom")
+        assert code == 0, said
+    there.write(TINY)
+    assert "phantom" not in there.would_run()
+    (tmp_path / "resources" / "phantom" / "tiny" / "phantom_duke").rename(tmp_path / "mine")
     one = _of_folder("one", [32, 32])
     for study in (one, _of_folder("other", [16, 16])):
         there.write(study)
@@ -247,6 +253,25 @@ def test_studies_prepare_one_dataset_apart_and_a_changed_raw_file_prepares_it_ag
     before = raw.parent.stat().st_mtime_ns
     raw.write_bytes(raw.read_bytes())
     assert raw.parent.stat().st_mtime_ns == before
+    assert there.would_run()["preprocess"] == 1
+
+
+def test_a_change_beside_a_manifest_counts(tmp_path):
+    custom.write_phantom(tmp_path / "mine", 4, 1, (64, 64))
+    dataset = {
+        "loader": "custom",
+        "source": "path",
+        "path": "mine/manifest.csv",
+        "classes": ["background", "fluid"],
+        "image_size": [32, 32],
+        "split": {"method": "official"},
+    }
+    there = Checkout(tmp_path, TINY | {"datasets": {"phantom_duke": dataset}})
+    code, said = there.run("--until", "preprocess")
+    assert code == 0, said
+    assert "preprocess" not in there.would_run()
+    image = next((tmp_path / "mine" / "images").iterdir())
+    image.write_bytes(image.read_bytes())
     assert there.would_run()["preprocess"] == 1
 
 
@@ -267,7 +292,7 @@ def test_a_library_installed_from_elsewhere_is_refused(checkout):
 
 def test_a_download_is_fetched_unpacked_and_read(checkout):
     """The official address is replaced by a server here, with a zip of the phantom's files."""
-    raw = checkout.folder / "resources" / "phantom" / "phantom_duke"
+    raw = checkout.folder / "resources" / "phantom" / "tiny" / "phantom_duke"
     served = checkout.folder / "served"
     served.mkdir()
     shutil.make_archive(str(served / "2015_BOE_Chiu2"), "zip", raw)

@@ -1,10 +1,10 @@
+import importlib.util
 import os
 import shlex
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.io import report as shown_in_report  # a line may not begin with report
 from snakemake.logging import logger
 
 # of this file, not of the Snakefile that may use it as a module
@@ -20,14 +20,16 @@ from dpmedbench.errors import UserError
 DEPLOYMENT = sorted(map(str, workflow.deployment_settings.deployment_method))
 try:
     STUDY = load(config)
-    check_paths(STUDY)
-    CELLS = {cell.folder: cell for cell in cells.cells(STUDY, deployed=bool(DEPLOYMENT))}
+    if not STUDY.unfinished:  # then nothing is read that the study did not make
+        check_paths(STUDY)
+    EVERY = {cell.folder: cell for cell in cells.every(STUDY)}
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = f"results/{STUDY.study}"
 STORE = f"{RESULTS}/data/{{dataset}}.h5"
 SPLITS = f"{RESULTS}/data/{{dataset}}.splits.csv"
+SPLITS_MADE = f"{RESULTS}/data/{{dataset}}.splits.made"
 NOISY = f"{RESULTS}/data/{{dataset}}.{{mode}}.{{privacy}}.h5"
 
 
@@ -69,14 +71,18 @@ def perturbed_store(cell):
 
 def missing(cell):
     """Why a cell has no results, None where it has."""
-    files = [path.format(dataset=cell.dataset) for path in (STORE, SPLITS)]
     return unfinished.why(
         Path(RESULTS) / "cells" / cell.folder,
         STUDY.datasets[cell.dataset].spec.task,
         cells.settings(STUDY, cell),
         train_code(cell),
         {step: Path("logs", STUDY.study, step, f"{cell.folder}.log") for step in unfinished.FILES},
-        [Path(path) for path in (*files, perturbed_store(cell)) if path],
+        [
+            Path(path)
+            for path in (STORE.format(dataset=cell.dataset), perturbed_store(cell))
+            if path
+        ],
+        Path(SPLITS.format(dataset=cell.dataset)),
     )
 
 
@@ -87,28 +93,37 @@ if "apptainer" in DEPLOYMENT and not Path("dpmedbench.sif").exists():
         "dpmedbench.sif: found none in this folder, expected the image of the steps; make it from "
         "Containerfile as docs/environments.md says"
     )
-LEFT_OUT = cells.left_out(STUDY, deployed=bool(DEPLOYMENT))
-if not CELLS:
-    raise WorkflowError(f"config: no cell can be trained: {'; '.join(LEFT_OUT)}")
+if workflow.is_main_process and not (DEPLOYMENT or STUDY.unfinished):
+    if importlib.util.find_spec("torch") is None:  # a job removes results before it finds out
+        raise WorkflowError(
+            "torch: found none in the environment of Snakemake, which trains the cells without "
+            "--sdm; give --sdm conda or --sdm apptainer as in the run before, or install the "
+            "packages as docs/environments.md says"
+        )
 MISSING = {}
 if STUDY.unfinished:
-    MISSING = {folder: why for folder, cell in CELLS.items() if (why := missing(cell))}
-    CELLS = {folder: cell for folder, cell in CELLS.items() if folder not in MISSING}
-    if not CELLS:
-        raise WorkflowError(
-            f"unfinished: found no finished cell of study {STUDY.study}, expected at least one; "
-            f"the first: {next(iter(MISSING.items()))}"
-        )
+    MISSING = {folder: why for folder, cell in EVERY.items() if (why := missing(cell))}
+# of an unfinished study what has results counts, be its raw data and its engine here or not
+LACKING = [EVERY[folder] for folder in MISSING] if STUDY.unfinished else EVERY.values()
+LEFT_OUT = cells.left_out(STUDY, bool(DEPLOYMENT), LACKING)
+NAMED = {folder for folders in LEFT_OUT.values() for folder in folders}
+MISSING = {folder: why for folder, why in MISSING.items() if folder not in NAMED}
+CELLS = {
+    folder: cell for folder, cell in EVERY.items() if folder not in NAMED and folder not in MISSING
+}
+if MISSING and not CELLS:
+    raise WorkflowError(
+        f"unfinished: found no finished cell of study {STUDY.study}, expected at least one; "
+        f"the first: {next(iter(MISSING.items()))}"
+    )
+if not CELLS:
+    raise WorkflowError(f"config: no cell can be trained: {'; '.join(LEFT_OUT)}")
 if workflow.is_main_process:
     for reason, folders in LEFT_OUT.items():
         logger.warning(f"left out, {len(folders)} cell{'s' * (len(folders) > 1)}: {reason}")
 DATASETS = list(dict.fromkeys(cell.dataset for cell in CELLS.values()))
-FIGURES = figures.catalog()
 # in the order of the configuration: so colours are given out
 PRIVATE = {name: way.private or way.local for name, way in STUDY.mechanisms.items()}
-# loaders of what is not generated, beside which figures show what is published of it
-REAL = {name: data.loader for name, data in STUDY.datasets.items() if data.source != "phantom"}
-BENCHMARK = "results/benchmarks/engines.parquet"  # of benchmarks/engines.py, where it was run
 CELL = "{dataset}/{model}/{mechanism}/{privacy}/fold{fold}/seed{seed}"
 TABLES = {
     "history": "history.parquet",
@@ -152,6 +167,23 @@ def table_files(table):
     return cell_files(TABLES[table], DATASETS if of_all else datasets_for("classification"))
 
 
+def on_the_way():
+    """What is made between the raw data and the report.
+
+    Snakemake looks for missing files among the inputs of its targets alone, and takes a job that
+    failed for one that has run with its new settings; without these as inputs of the first rule it
+    would not try it again, nor make anew what a person deleted.
+    """
+    made = [*cell_files("model.safetensors"), *cell_files("scores.parquet")]
+    made += [f"{RESULTS}/tables/{table}.parquet" for table in TABLES if table_files(table)]
+    made += [f"{RESULTS}/tables/{table}.parquet" for table in DERIVED]
+    if not STUDY.unfinished:
+        of_datasets = (STORE, SPLITS, SPLITS_MADE)
+        made += [path.format(dataset=name) for name in DATASETS for path in of_datasets]
+        made += PERTURBED
+    return made
+
+
 def loader_of(wildcards):
     """The dataset module of a dataset."""
     return f"datasets.{STUDY.datasets[wildcards.dataset].loader}"
@@ -176,16 +208,23 @@ def pattern_for(task):
 def raw_folder(wildcards):
     """Where the raw data of a dataset lie, or will."""
     dataset = STUDY.datasets[wildcards.dataset]
-    return dataset.path or f"resources/{dataset.source}/{wildcards.dataset}"
+    if dataset.source == "path":  # the time of a folder changes with any file: see raw_digest
+        return ancient(dataset.path) if Path(dataset.path).is_dir() else dataset.path
+    if dataset.source == "phantom":
+        return f"resources/phantom/{STUDY.study}/{wildcards.dataset}"
+    return f"resources/download/{wildcards.dataset}"
 
 
 def raw_digest(wildcards):
     """Digest of the files in a user's folder of raw data; a param, so that a change of one counts.
 
-    None for what this workflow has made and for a file, which Snakemake follows itself.
+    That of a manifest is the one it lies in. None for what this workflow has made and for an
+    archive, which Snakemake follows itself.
     """
-    path = STUDY.datasets[wildcards.dataset].path
-    return path and provenance.files_digest(path)
+    dataset = STUDY.datasets[wildcards.dataset]
+    if dataset.path and dataset.loader == "custom" and Path(dataset.path).is_file():
+        return provenance.files_digest(Path(dataset.path).parent)
+    return dataset.path and provenance.files_digest(dataset.path)
 
 
 def weights_file(wildcards):
@@ -216,11 +255,23 @@ def perturbed_images(wildcards):
 
 def config_options(*values):
     """Of the command line --configfile, --config with more `values` and --sdm, to give again."""
-    given = {
+    return {
         "--configfile": workflow.overwrite_configfiles,
         "--config": [*workflow.config_settings.config_args, *values],
         "--sdm": DEPLOYMENT,
     }
+
+
+def place_options():
+    """Of the command line --snakefile and --directory, to give again from anywhere."""
+    here, snakefile = Path.cwd(), Path(workflow.main_snakefile)
+    if workflow.overwrite_workdir:
+        return {"--snakefile": [snakefile], "--directory": [here]}
+    return {} if snakefile == here / "Snakefile" else {"--snakefile": [snakefile]}
+
+
+def command_line(given):
+    """Options with their values as text, those that have some."""
     return " ".join(
         f"{option} {' '.join(shlex.quote(str(value)) for value in values)}"
         for option, values in given.items()
@@ -243,84 +294,3 @@ def cell_logs(wildcards):
     folder = CELL.format(**wildcards)
     logs = [Path("logs", STUDY.study, step, f"{folder}.log") for step in unfinished.FILES]
     return {str(log): log.stat().st_mtime_ns for log in logs if log.exists()}
-
-
-def figures_of(dataset):
-    """The figures of a dataset, or (None) those over the whole study."""
-    chosen = [FIGURES[name] for name in (FIGURES if STUDY.figures is None else STUDY.figures)]
-    tasks = [STUDY.datasets[name].spec.task for name in ([dataset] if dataset else DATASETS)]
-    return [
-        figure
-        for figure in chosen
-        if figure.scope == ("dataset" if dataset else "study")
-        and figure.task in (None, *tasks)
-        and ("perturbed" not in figure.needs or perturbed_stores(dataset))
-    ]
-
-
-def figure_files(dataset, suffix="svg"):
-    """The files of the figures of a dataset or (None) of the study."""
-    folder = Path(RESULTS, "figures", dataset or "")
-    return [f"{folder}/{figure.name}.{suffix}" for figure in figures_of(dataset)]
-
-
-def figure_input(dataset):
-    """The tables, stores, masks and descriptions of networks that figures need."""
-    datasets = [dataset] if dataset else DATASETS
-    files = {need: f"{RESULTS}/tables/{need}.parquet" for need in figures.TABLES}
-    files["store"] = STORE.format(dataset=datasets[0])
-    files["perturbed"] = [path for name in datasets for path in perturbed_stores(name)]
-    files["masks"] = cell_files("masks.h5", datasets)
-    files["networks"] = network_files(datasets)
-    files["benchmark"] = BENCHMARK if Path(BENCHMARK).exists() else []
-    needs = {need for figure in figures_of(dataset) for need in figure.needs}
-    return {need: files[need] for need in files if need in needs}
-
-
-def figure_captions(dataset):
-    """The captions of figures as far as the configuration tells them, by name."""
-    shown = [cell for cell in CELLS.values() if dataset in (None, cell.dataset)]
-    facts = captions.facts(STUDY, shown)
-    return {figure.name: figure.caption_with(facts) for figure in figures_of(dataset)}
-
-
-def reported(dataset):
-    """The figures of a dataset or (None) of the study, as the report shows them."""
-    return [
-        shown_in_report(
-            path,
-            caption=Path(path).with_suffix(".rst").absolute(),
-            category=figure_category(figure),
-            subcategory=dataset or "All datasets",
-            labels=figure_labels(figure),
-        )
-        for path, figure in zip(figure_files(dataset), figures_of(dataset))
-    ]
-
-
-def figure_category(figure):
-    """The heading of a figure in the report: the published study it belongs to."""
-    published = figure.published_in(STUDY.study)
-    return contents.heading(figures.STUDIES.get(published, figures.BEYOND), STUDY.study)
-
-
-def figure_labels(figure):
-    """What the report says beside a figure: one label, numbered as it sorts by letters.
-
-    With more labels it makes a switch of one that halves a folder, and shows nothing where the
-    halves do not match.
-    """
-    study = figure.published_in(STUDY.study)
-    folder = [name for name in FIGURES if FIGURES[name].published_in(STUDY.study) == study]
-    published = f", {figure.published[study]}" if study else ""
-    return {"figure": f"{folder.index(figure.name) + 1:02}  {figure.title}{published}"}
-
-
-def network_files(datasets):
-    """The descriptions of the networks that are trained on some datasets."""
-    pairs = dict.fromkeys((cell.dataset, cell.model) for cell in CELLS.values())
-    return [
-        f"{RESULTS}/networks/{dataset}/{model}.json"
-        for dataset, model in pairs
-        if dataset in datasets
-    ]

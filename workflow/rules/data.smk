@@ -29,9 +29,9 @@ rule weights:
 
 rule phantom:
     output:
-        directory("resources/phantom/{dataset}"),
+        directory(f"resources/phantom/{STUDY.study}/{{dataset}}"),
     log:
-        "logs/phantom/{dataset}.log",
+        f"logs/{STUDY.study}/phantom/{{dataset}}.log",
     wildcard_constraints:
         dataset=with_source("phantom"),
     conda:
@@ -61,7 +61,7 @@ rule preprocess:
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         dataset=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(
-            mode="json", exclude={"optional", "split", "phantom", "class_weights", "noise_seed"}
+            mode="json", exclude={"optional", "split", "class_weights", "noise_seed"}
         ),
         raw=raw_digest,
         code=lambda wildcards: code("preprocess.py", loader_of(wildcards)),
@@ -94,7 +94,9 @@ rule split:
         STORE,
     output:
         # kept on a second run, so that what a person edited is not lost
-        update(SPLITS),
+        splits=update(SPLITS),
+        # which a failed job gives back: this one is then missing, and it is tried again
+        made=touch(SPLITS_MADE),
     log:
         f"logs/{STUDY.study}/split/{{dataset}}.log",
     conda:

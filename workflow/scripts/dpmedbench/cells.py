@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from dpmedbench import mechanisms, support
 from dpmedbench.config import Grid, Section, Study
 from dpmedbench.errors import UserError
 
-EXECUTION = ("device", "checkpoint_every", "physical_batch_size", "cells_per_gpu")
+EXECUTION = ("device", "checkpoint_seconds", "physical_batch_size", "cells_per_gpu")
 
 
 class Cell(Section):
@@ -41,13 +42,15 @@ def cells(study: Study, deployed: bool = False) -> list[Cell]:
 
     Raises UserError where two noise levels would have one folder.
     """
-    return [cell for cell in _all(study) if why_not(study, cell, deployed) is None]
+    return [cell for cell in every(study) if why_not(study, cell, deployed) is None]
 
 
-def left_out(study: Study, deployed: bool = False) -> dict[str, list[str]]:
-    """The reasons for which cells are not trained, each with their folders."""
+def left_out(
+    study: Study, deployed: bool = False, among: Iterable[Cell] | None = None
+) -> dict[str, list[str]]:
+    """The reasons for which cells, or those `among`, are not trained, each with their folders."""
     found: dict[str, list[str]] = {}
-    for cell in _all(study):
+    for cell in every(study) if among is None else among:
         if why := why_not(study, cell, deployed):
             found.setdefault(why, []).append(cell.folder)
     return found
@@ -72,7 +75,8 @@ def why_not(study: Study, cell: Cell, deployed: bool = False) -> str | None:
     )
 
 
-def _all(study: Study) -> list[Cell]:
+def every(study: Study) -> list[Cell]:
+    """Every cell of the grids, once, in their order; UserError as for `cells`."""
     found: dict[str, Cell] = {}
     for grid in study.grids:
         product = itertools.product(

@@ -18,10 +18,10 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dpmedbench import support
+from dpmedbench import generated, support
 from dpmedbench.config import Study
 from dpmedbench.config import load as load_study
-from dpmedbench.generated import between_marks, renew
+from dpmedbench.generated import between_marks
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = ROOT / "config" / "config.yaml"
@@ -186,10 +186,5 @@ def _default(field: FieldInfo) -> str:
     return f"`{_scalar(field.default)}`"
 
 
-def main(arguments: list[str]) -> int:
-    """Write or check the generated files."""
-    return renew(files(), ROOT, "config", check=arguments == ["--check"])
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(generated.main(files, ROOT, "config"))

@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from dpmedbench.errors import UserError
+
+
+def main(
+    files: Callable[[], Mapping[Path, str]],
+    root: Path,
+    target: str,
+    arguments: Sequence[str] | None = None,
+) -> int | str:
+    """The command line of a module that makes `files`, as for `renew`; for `sys.exit`.
+
+    It writes them or, with --check, says which differ from what it would write.
+    """
+    parser = argparse.ArgumentParser(description=f"Write the files of `make {target}`.")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if one differs")
+    check = parser.parse_args(arguments).check
+    try:
+        return renew(files(), root, target, check=check)
+    except UserError as error:
+        return str(error)
 
 
 def renew(files: Mapping[Path, str], root: Path, target: str, *, check: bool) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dpmedbench.datasets.base import IGNORE, Unreadable
-from dpmedbench.errors import UserError
+from dpmedbench.errors import UserError, one_line
 from dpmedbench.pictures import check_size
 
 FORMATS = "PNG, TIFF, JPEG, NPY or DICOM"
@@ -38,7 +38,8 @@ def mask(path: Path, classes: int, values: Sequence[int] | None = None) -> np.nd
     """Read a mask of class numbers: uint8 (H, W), IGNORE where nobody graded.
 
     `values` says which value of the file is each class, None: 0, 1, 2, ... A value 255 that is
-    no class is IGNORE. UserError for any other value, for colours, and where 0 and 255 of two
+    no class is IGNORE. White of a file of 1 bit a pixel is 255 where `values` has that and not 1,
+    as it would be in 8 bits. UserError for any other value, for colours, and where 0 and 255 of two
     classes may mean either; Unreadable for a broken file.
     """
     array = _read(path, indices=True)
@@ -47,6 +48,8 @@ def mask(path: Path, classes: int, values: Sequence[int] | None = None) -> np.nd
             f"{path}: found {array.dtype} of shape {array.shape}, expected one whole number a "
             "pixel; save the mask as grey values or palette indices."
         )
+    if array.dtype == bool and values and 255 in values and 1 not in values:
+        array = array * np.uint8(255)
     found = np.unique(array).tolist()
     if values is None and classes == 2 and found[-1] == IGNORE and 1 not in found:
         raise UserError(
@@ -100,7 +103,7 @@ def _read(path: Path, indices: bool = False) -> np.ndarray:
     except UserError:
         raise
     except Exception as error:  # the libraries raise whatever the broken bytes lead them to
-        reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
+        reason = one_line(error, 500).replace(str(path), "it")[:120]
         raise Unreadable(
             f"{path}: found no readable file ({reason}), expected a whole {FORMATS} file; restore "
             "it, or set unreadable to leave_out."

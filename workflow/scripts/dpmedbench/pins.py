@@ -14,7 +14,7 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -22,11 +22,11 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from dpmedbench import generated, imports
 from dpmedbench.errors import UserError
-from dpmedbench.generated import renew
 
 ROOT = Path(__file__).resolve().parents[3]
-SCRIPTS, RULES = ROOT / "workflow" / "scripts", ROOT / "workflow" / "rules"
+RULES = ROOT / "workflow" / "rules"
 LOCK, PROJECT, ENVS = ROOT / "requirements.lock", ROOT / "pyproject.toml", ROOT / "envs"
 
 # The interpreter and pip come from conda-forge, everything else as the wheels that are tested.
@@ -39,10 +39,10 @@ READ = {
     "figures": {
         "classification_metrics",
         "mechanisms",
-        "metrics",
         "models",
         "pretrained",
         "privacy",
+        "segmentation_metrics",
     },
     "preprocess": {"pretrained"},
 }
@@ -98,10 +98,10 @@ def modules(env: str) -> tuple[set[str], set[str]]:
     while pending:
         module, tree = pending.pop()
         read = env == "report" or module.partition(".")[2].partition(".")[0] in READ.get(env, ())
-        for name in set(_imports(tree, not read)) - ours:
+        for name in set(imports.needed(tree, not read)) - ours:
             if name.partition(".")[0] != "dpmedbench":
                 others.add(name.partition(".")[0])
-            elif file := _file(name):
+            elif file := imports.file(name):
                 ours.add(name)
                 pending.append((name, ast.parse(file.read_bytes())))
             else:
@@ -111,11 +111,11 @@ def modules(env: str) -> tuple[set[str], set[str]]:
 
 def program(env: str) -> ast.Module:
     """What runs in an environment: its scripts; the imports of the rules where Snakemake does."""
-    text = [(SCRIPTS / script).read_text("utf-8") for script in sorted(steps()[env])]
+    text = [(imports.SCRIPTS / script).read_text("utf-8") for script in sorted(steps()[env])]
     if "snakemake" in COMMANDS.get(env, ()):
         for path in RULES.glob("*.smk"):
-            imports = r"^(?:from|import) (?:[^(\n]*\([^)]*\)|.*)"
-            text += re.findall(imports, path.read_text("utf-8"), re.M)
+            statement = r"^(?:from|import) (?:[^(\n]*\([^)]*\)|.*)"
+            text += re.findall(statement, path.read_text("utf-8"), re.M)
     return ast.parse("\n".join(text))
 
 
@@ -155,48 +155,6 @@ def closure(names: Iterable[str]) -> set[str]:
 @cache
 def _requires(name: str) -> list[Requirement]:
     return [Requirement(line) for line in metadata.requires(name) or ()]
-
-
-def _imports(tree: ast.Module, within: bool) -> Iterator[str]:
-    """Every module that is imported, with the packages it lies in; those of plug-ins too."""
-    for node in _nodes(tree, within):
-        if isinstance(node, ast.Import):
-            named = [(alias.name, True) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            inside = [f"{node.module}.{alias.name}" for alias in node.names]
-            found = [name for name in inside if _file(name)]
-            named = [*((name, True) for name in found), (node.module, len(found) < len(inside))]
-        else:
-            continue
-        for name, itself in named:
-            parts = name.split(".")
-            yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
-            if itself and within:
-                yield from _plugins(name)
-
-
-def _plugins(module: str) -> Iterator[str]:
-    """The modules of a package of dpmedbench that finds them by name."""
-    path = _file(module)
-    if path and path.name == "__init__.py" and "import_module" in path.read_text(encoding="utf-8"):
-        yield from (f"{module}.{other.stem}" for other in path.parent.glob("[!_]*.py"))
-
-
-def _nodes(tree: ast.AST, within: bool) -> Iterator[ast.AST]:
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
-        yield node
-        if within or not isinstance(node, ast.FunctionDef):
-            yield from _nodes(node, within)
-
-
-def _file(module: str) -> Path | None:
-    """The file of a script or of a module of dpmedbench, None for any other name."""
-    path = SCRIPTS.joinpath(*module.split("."))
-    if path.is_dir():
-        return path / "__init__.py"
-    return path.with_suffix(".py") if path.with_suffix(".py").exists() else None
 
 
 @cache
@@ -252,13 +210,5 @@ def _env(env: str, versions: dict[str, str]) -> str:
     )
 
 
-def main(arguments: list[str]) -> int | str:
-    """Write or check the generated files; 0, 1 or what is wrong."""
-    try:
-        return renew(files(), ROOT, "pins", check=arguments == ["--check"])
-    except UserError as error:
-        return str(error)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(generated.main(files, ROOT, "pins"))

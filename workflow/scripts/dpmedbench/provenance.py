@@ -13,12 +13,17 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from dpmedbench import imports
+
 ROOT = Path(__file__).parent
 PACKAGES = ("torch", "opacus", "monai", "numpy", "dp-accounting", "h5py", "pyarrow")
 # What the configuration decides reaches a step as its params, which Snakemake compares itself.
 NOT_CODE = frozenset(
     {"dpmedbench.config", "dpmedbench.cells", "dpmedbench.captions", "dpmedbench.config_files"}
 )
+
+OWN = ("results", "logs", "state", "resources", "workflow")  # of the working folder
+OF_WINDOWS = ("thumbs.db", "desktop.ini")
 
 
 @cache
@@ -34,11 +39,11 @@ def code_digest(script: str | Path, *plugins: str) -> str:
     while pending:
         for module in pending.pop() - found - NOT_CODE:
             found.add(module)
-            pending.append(_imports(_file(module)))
+            pending.append(_imports(imports.file(module)))
     digest = hashlib.sha256(_tree_digest(Path(script)).encode())
     for module in sorted(found):
-        digest.update(f"{module} {_tree_digest(_file(module))}".encode())
-        for table in _tables(_file(module)):
+        digest.update(f"{module} {_tree_digest(imports.file(module))}".encode())
+        for table in _tables(imports.file(module)):
             digest.update(table.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -79,25 +84,13 @@ def _dump(part: object) -> str:
 @cache
 def _imports(path: Path) -> set[str]:
     """Modules of dpmedbench that a file imports, at its top or within a function."""
-    found = set()
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in found if name.startswith("dpmedbench") and _file(name)}
+    names = (name for node in ast.walk(_tree(path)) for name in imports.named(node))
+    return {name for name in names if name.startswith("dpmedbench") and imports.file(name)}
 
 
 def _tables(path: Path) -> list[Path]:
     """The tables beside the package whose top the file `path` is."""
     return sorted(path.parent.glob("*.csv")) if path.name == "__init__.py" else []
-
-
-def _file(module: str) -> Path | None:
-    path = ROOT.joinpath(*module.split(".")[1:])
-    if path.is_dir():
-        return path / "__init__.py"
-    return path.with_suffix(".py") if path.with_suffix(".py").exists() else None
 
 
 @cache
@@ -106,10 +99,12 @@ def files_digest(folder: str | Path) -> str | None:
 
     Of a folder that no rule has made Snakemake follows the time only, which stays where a file is
     written in place or in a subfolder. Links are followed; hidden and temporary files do not count,
-    nor does what cannot be read.
+    nor does what cannot be read, nor, where the folder holds the working folder, what is written
+    there (`OWN`).
     """
     if not os.path.isdir(folder):
         return None
+    own = {os.path.realpath(name) for name in OWN}
     digest, seen = hashlib.sha256(), set()
     for place, folders, names in os.walk(folder, followlinks=True):
         here = os.stat(place)
@@ -117,9 +112,13 @@ def files_digest(folder: str | Path) -> str | None:
             folders.clear()
             continue
         seen.add((here.st_dev, here.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in own
+        )
         for name in sorted(names):
-            if name.startswith(".") or name.endswith(("~", ".tmp")):
+            if name.startswith(".") or name.endswith(("~", ".tmp")) or name.lower() in OF_WINDOWS:
                 continue
             path = os.path.join(place, name)
             with contextlib.suppress(OSError):

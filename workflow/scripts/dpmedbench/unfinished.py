@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dpmedbench.files import read_json
+from dpmedbench.files import read_json, sha256
 
 FILES = {
     "train": (
@@ -34,6 +34,7 @@ def why(
     code: str,
     logs: Mapping[str, Path],
     data: Sequence[Path],
+    splits: Path,
 ) -> str | None:
     """Why a cell has no results, in words; None where it has.
 
@@ -47,6 +48,7 @@ def why(
         code: digest of the code that is to train it.
         logs: its log of each step, "train" and "predict".
         data: the files it is trained on; its weights are not of one that is newer, or was touched.
+        splits: of its dataset; a newer file counts where its content is another.
     """
     if any(not (folder / name).exists() for name in FILES["train"]):
         return _stopped("training", logs["train"])
@@ -55,15 +57,21 @@ def why(
         return "trained with other settings than the configuration has now"
     if manifest.get("code") != code:
         return "trained by other code than there is now"
-    trained = (folder / "model.safetensors").stat().st_mtime_ns
-    if any(path.exists() and path.stat().st_mtime_ns > trained for path in data):
+    trained = _time(folder / "model.safetensors")
+    newer = {path for path in (*data, splits) if _time(path) > trained}
+    if newer - {splits} or (newer and sha256(splits) != manifest["data"]["splits"]):
         return "trained before its data or splits changed"
     tested = [folder / name for name in (*FILES["predict"], PREDICTIONS[task])]
     if any(not path.exists() for path in tested):
         return f"trained; {_stopped('test', logs['predict'])}"
-    if any(path.stat().st_mtime_ns < trained for path in tested):
+    if any(_time(path) < trained for path in tested):
         return "trained; tested with earlier weights"
     return None
+
+
+def _time(path: Path) -> int:
+    """When a file was changed, 0 where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _stopped(step: str, log: Path) -> str:

@@ -118,7 +118,7 @@ def write_phantom(
     """
     from PIL import Image
 
-    from dpmedbench import retina
+    from dpmedbench.phantoms import retina
 
     if min(patients, scans) < 1:
         raise UserError(
