@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpmedbench import archives, datasets, fundus, store
+from dpmedbench import archives, datasets, store, store_writer
 from dpmedbench.datasets import aptos
 from dpmedbench.datasets.base import Unreadable
 from dpmedbench.errors import UserError
+from dpmedbench.phantoms import fundus
 
 OPTIONS = {"conflicts": "drop", "unreadable": "stop"}
 GRADES = {"000c1434d8d7": 2, "001639a390f0": 4, "00000012": 0, "1e5": 1, "005b95c28852": 3}
@@ -201,7 +202,7 @@ def test_broken_images_stop_or_are_left_out_and_counted(tmp_path):
     records = aptos.read(tmp_path, options)
     assert len(records) == 5
     assert total(records) == {}  # empty files are broken, not equal
-    store.write(tmp_path / "a.h5", records, aptos.SPEC, (16, 16), {}, unreadable="leave_out")
+    store_writer.write(tmp_path / "a.h5", records, aptos.SPEC, (16, 16), {}, unreadable="leave_out")
     with store.open_store(tmp_path / "a.h5") as opened:
         assert opened.sources.tolist() == [names[0], names[4]]
         assert opened.provenance["counts"]["unreadable"] == 3

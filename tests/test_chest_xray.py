@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpmedbench import chest, datasets, store
+from dpmedbench import datasets, store, store_writer
 from dpmedbench.datasets import chest_xray
 from dpmedbench.datasets.base import Unreadable
 from dpmedbench.errors import UserError
+from dpmedbench.phantoms import chest
 
 SHARED = Path(os.environ.get("DPMEDBENCH_SHARED_DATA", "none"))
 STOP = {"unreadable": "stop"}
@@ -169,7 +170,7 @@ def test_images_cut_short_empty_or_of_another_kind_are_named(tmp_path):
 def write(top: Path, path: Path, choice: str):
     options = {"unreadable": choice}
     records = chest_xray.read(top, options)
-    store.write(path, records, chest_xray.SPEC, (16, 16), options, threads=2, **options)
+    store_writer.write(path, records, chest_xray.SPEC, (16, 16), options, threads=2, **options)
 
 
 def test_broken_images_stop_or_are_left_out_and_counted(tmp_path, capsys):

@@ -11,15 +11,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_training import EXECUTION, PRIVATE, same_weights
-from test_training import settings as cell_settings
+from little_cells import EXECUTION, PRIVATE, same_weights
+from little_cells import settings as cell_settings
 
 from dpmedbench import cells, checkpoint, tasks
 from dpmedbench.classification_metrics import METRICS, ClassificationScores, confusion, scores
 from dpmedbench.config import load
 from dpmedbench.errors import UserError
 from dpmedbench.losses import classification_loss
-from dpmedbench.training import Cell
+from dpmedbench.training import Trainer
 from dpmedbench.training_data import Data
 
 CLASSES = 3
@@ -237,7 +237,7 @@ def trained(folder, mechanism=None, task=None, execution=EXECUTION, **options):
     wanted = cell_settings(mechanism, **options)
     wanted["model"] = {"network": "resnet18", "features": [4, 8], "num_groups": 2}
     wanted["task"] = task or {}
-    cell = Cell(wanted, execution, data(), folder)
+    cell = Trainer(wanted, execution, data(), folder)
     cell.run()
     return cell
 
@@ -298,7 +298,7 @@ def test_a_killed_cell_resumes_bit_equal(tmp_path, mechanism, monkeypatch):
 def test_the_test_set_selects_nothing(tmp_path, monkeypatch):
     """The epoch with the best balanced accuracy on validation data is reported, whatever else."""
     found = iter([(0.2, 0.9), (0.8, 0.1), (0.5, 1.0)])
-    honest, weights = Cell._validate, []
+    honest, weights = Trainer._validate, []
 
     def validate(self):
         weights.append(self._current_weights())
@@ -306,7 +306,7 @@ def test_the_test_set_selects_nothing(tmp_path, monkeypatch):
         return honest(self) | {"val_balanced_accuracy": val, "test_accuracy": test,
                                "test_balanced_accuracy": test}  # fmt: skip
 
-    monkeypatch.setattr(Cell, "_validate", validate)
+    monkeypatch.setattr(Trainer, "_validate", validate)
     cell = trained(tmp_path, selection="best_validation")
     assert same_weights(cell.weights(), weights[1])
     assert not same_weights(weights[1], weights[2])

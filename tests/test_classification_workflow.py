@@ -4,32 +4,12 @@ import json
 
 import pandas as pd
 import pytest
-from checkout import TINY, after_a_run
+from checkout import CHEST, TINY, after_a_run
 
 from dpmedbench import figures
 
 pytestmark = pytest.mark.workflow
 
-CHEST = {
-    "datasets": {
-        "phantom_chest": {
-            "loader": "chest_xray",
-            "image_size": [32, 32],
-            "class_weights": [1.5, 0.75],
-            "split": {"method": "official", "ratios": [0.5, 0.25, 0.25]},
-            "phantom": {"patients": 8, "scans": 2, "image_size": [64, 64]},
-        }
-    },
-    "models": {"resnet18": {"features": [4, 8], "num_groups": 2}},
-    "grids": [
-        {
-            "datasets": ["phantom_chest"],
-            "models": ["resnet18"],
-            "mechanisms": ["non_private", "opacus_flat"],
-            "noise_multiplier": [1.0],
-        }
-    ],
-}
 FIGURES = {
     "validation_loss": ("phantom_duke", "phantom_chest"),
     "validation_accuracy": ("phantom_duke",),

@@ -2,8 +2,7 @@
 
 import pandas as pd
 import pytest
-from checkout import TINY, after_a_run
-from test_classification_workflow import CHEST
+from checkout import CHEST, TINY, after_a_run
 
 from dpmedbench.store import open_store
 

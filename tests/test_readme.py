@@ -4,8 +4,11 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
 
 
 def test_the_library_example_runs():
@@ -17,9 +20,23 @@ def test_the_library_example_runs():
     assert plan.calibrated(8.0).epsilon(plan.steps) <= 8.0
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for link, _, heading in re.findall(r"\]\((?!https?:)([^)#]*)(#([^)]+))?\)", page.read_text()):
+        there = page.parent / link if link else page
+        assert there.exists(), link
+        if heading:
+            found = re.findall(r"^#+ (.+)", there.read_text(), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in found]
+
+
+def test_the_index_has_every_page():
+    index = (ROOT / "docs" / "README.md").read_text()
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if page.name not in index] == []
+    assert "(docs/README.md)" in "".join(README.splitlines(keepends=True)[:10])
+
+
 def test_every_file_and_target_it_names_exists():
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
     for path in re.findall(r"config/studies/\w+\.yaml", README):
         assert (ROOT / path).exists(), path
     targets = subprocess.run(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dpmedbench import retina
 from dpmedbench.errors import UserError
+from dpmedbench.phantoms import retina
 
 SIZE = (160, 192)
 

@@ -11,23 +11,11 @@ import tracemalloc
 import h5py
 import numpy as np
 import pytest
+from toy_store import COLOUR, SPEC
 
-from dpmedbench import resize, store, threads
-from dpmedbench.datasets.base import IGNORE, DatasetSpec, Record, Unreadable
+from dpmedbench import resize, store, store_writer, threads
+from dpmedbench.datasets.base import IGNORE, Record, Unreadable
 from dpmedbench.errors import UserError
-
-SPEC = DatasetSpec(
-    name="toy",
-    title="Toy",
-    task="segmentation",
-    classes=("background", "a", "b"),
-    channels=1,
-    boundaries=0,
-    nominal_patients=2,
-    nominal_records_per_patient=2,
-    download=None,
-)
-COLOUR = dataclasses.replace(SPEC, task="classification", channels=3)
 
 
 def records(count: int = 5, size=(12, 10)):
@@ -40,7 +28,7 @@ def records(count: int = 5, size=(12, 10)):
 
 def test_round_trip(tmp_path):
     path = tmp_path / "new" / "toy.h5"
-    store.write(path, records(), SPEC, (12, 10), {"seed": 7})
+    store_writer.write(path, records(), SPEC, (12, 10), {"seed": 7})
     with store.open_store(path) as opened:
         assert (opened.name, opened.title, opened.task) == ("toy", "Toy", "segmentation")
         assert opened.classes == SPEC.classes
@@ -63,7 +51,7 @@ def test_round_trip(tmp_path):
 
 
 def test_layout(tmp_path):
-    store.write(tmp_path / "toy.h5", records(), SPEC, (6, 8), {})
+    store_writer.write(tmp_path / "toy.h5", records(), SPEC, (6, 8), {})
     with h5py.File(tmp_path / "toy.h5") as file:
         for name in ("images", "masks"):
             assert file[name].shape == (5, 6, 8)
@@ -77,7 +65,7 @@ def test_layout(tmp_path):
 def test_labels_and_colour(tmp_path):
     image = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
     given = [Record(image, label, "p", f"image {label}") for label in (2, 0)]
-    store.write(tmp_path / "c.h5", given, COLOUR, (5, 4), {})
+    store_writer.write(tmp_path / "c.h5", given, COLOUR, (5, 4), {})
     with store.open_store(tmp_path / "c.h5") as opened:
         images, labels = opened.read([0, 1])
         assert opened.channels == 3
@@ -89,7 +77,7 @@ def test_labels_and_colour(tmp_path):
 def test_the_official_split_is_kept(tmp_path):
     homes = ("train", None, "test", "val", None)
     given = [dataclasses.replace(r, split=s) for r, s in zip(records(), homes, strict=True)]
-    store.write(tmp_path / "toy.h5", given, SPEC, (12, 10), {})
+    store_writer.write(tmp_path / "toy.h5", given, SPEC, (12, 10), {})
     with store.open_store(tmp_path / "toy.h5") as opened:
         assert opened.official.tolist() == ["train", "", "test", "val", ""]
 
@@ -107,10 +95,10 @@ def lazy(record, seconds=0.0, error=None):
 
 
 def test_arrays_made_on_many_threads_come_out_in_order(tmp_path):
-    store.write(tmp_path / "eager.h5", records(40), SPEC, (6, 8), {})
+    store_writer.write(tmp_path / "eager.h5", records(40), SPEC, (6, 8), {})
     delays = np.random.default_rng(1).uniform(0, 0.01, 40)
     given = [lazy(r, s) for r, s in zip(records(40), delays, strict=True)]
-    store.write(tmp_path / "lazy.h5", given, SPEC, (6, 8), {}, threads=8)
+    store_writer.write(tmp_path / "lazy.h5", given, SPEC, (6, 8), {}, threads=8)
     assert digest(tmp_path / "lazy.h5") == digest(tmp_path / "eager.h5")
     with store.open_store(tmp_path / "lazy.h5") as opened:
         assert opened.sources.tolist() == [f"scan {k}" for k in range(40)]
@@ -133,7 +121,7 @@ def test_threads_share_the_work_and_stay_a_few_records_ahead(tmp_path):
         made += 1
         return image
 
-    store.write(tmp_path / "toy.h5", given(), SPEC, (6, 8), {}, threads=4)
+    store_writer.write(tmp_path / "toy.h5", given(), SPEC, (6, 8), {}, threads=4)
     assert made == 80
     assert ahead <= threads.AHEAD * 4 + 4
 
@@ -143,9 +131,9 @@ def test_a_broken_file_stops_or_is_left_out_and_counted(tmp_path, capsys):
     given = [lazy(r, error=error if k == 1 else None) for k, r in enumerate(records())]
     path = tmp_path / "toy.h5"
     with pytest.raises(Unreadable, match="found no bytes"):
-        store.write(path, given, SPEC, (12, 10), {}, threads=2)
+        store_writer.write(path, given, SPEC, (12, 10), {}, threads=2)
     assert not list(tmp_path.iterdir())
-    store.write(path, given, SPEC, (12, 10), {}, threads=2, unreadable="leave_out")
+    store_writer.write(path, given, SPEC, (12, 10), {}, threads=2, unreadable="leave_out")
     with store.open_store(path) as opened:
         assert opened.sources.tolist() == ["scan 0", "scan 2", "scan 3", "scan 4"]
         assert opened.provenance["counts"] == {"lifted": 9, "unreadable": 1}
@@ -154,12 +142,12 @@ def test_a_broken_file_stops_or_is_left_out_and_counted(tmp_path, capsys):
 
 
 def test_arrays_may_lie_in_memory_as_they_like(tmp_path):
-    store.write(tmp_path / "a.h5", records(), SPEC, (12, 10), {})
+    store_writer.write(tmp_path / "a.h5", records(), SPEC, (12, 10), {})
     turned = [
         dataclasses.replace(r, image=np.asfortranarray(r.image), target=r.target[::-1][::-1])
         for r in records()
     ]
-    store.write(tmp_path / "b.h5", turned, SPEC, (12, 10), {})
+    store_writer.write(tmp_path / "b.h5", turned, SPEC, (12, 10), {})
     assert digest(tmp_path / "a.h5") == digest(tmp_path / "b.h5")
     with store.open_store(tmp_path / "b.h5") as opened:
         for row, record in enumerate(records()):
@@ -174,7 +162,7 @@ def digest(path) -> str:
 def test_the_digest_is_that_of_the_content(tmp_path):
     def written(name: str, change=lambda r: r, size=(12, 10), provenance=None) -> str:
         given = [change(r) if k == 2 else r for k, r in enumerate(records())]
-        store.write(tmp_path / name, given, SPEC, size, provenance or {})
+        store_writer.write(tmp_path / name, given, SPEC, size, provenance or {})
         return digest(tmp_path / name)
 
     same = written("a.h5")
@@ -215,21 +203,21 @@ def test_the_digest_is_that_of_the_content(tmp_path):
 def test_records_that_do_not_fit_are_refused_and_leave_nothing(tmp_path, change, expected):
     given = [dataclasses.replace(r, **change) if k == 1 else r for k, r in enumerate(records())]
     with pytest.raises(UserError, match=expected):
-        store.write(tmp_path / "toy.h5", given, SPEC, (12, 10), {})
+        store_writer.write(tmp_path / "toy.h5", given, SPEC, (12, 10), {})
     assert not list(tmp_path.iterdir())
 
 
 def test_no_record_and_a_wrong_label_are_refused(tmp_path):
     with pytest.raises(UserError, match="found no record"):
-        store.write(tmp_path / "toy.h5", [], SPEC, (12, 10), {})
+        store_writer.write(tmp_path / "toy.h5", [], SPEC, (12, 10), {})
     wrong = Record(np.zeros((4, 4, 3), np.uint8), 3, "p", "s")
     with pytest.raises(UserError, match="label 3"):
-        store.write(tmp_path / "toy.h5", [wrong], COLOUR, (4, 4), {})
+        store_writer.write(tmp_path / "toy.h5", [wrong], COLOUR, (4, 4), {})
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "toy.h5"
-    store.write(path, records(), SPEC, (12, 10), {})
+    store_writer.write(path, records(), SPEC, (12, 10), {})
     before = path.read_bytes()
 
     def broken():
@@ -237,7 +225,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
         raise UserError("the third raw file is cut short")
 
     with pytest.raises(UserError, match="cut short"):
-        store.write(path, broken(), SPEC, (12, 10), {})
+        store_writer.write(path, broken(), SPEC, (12, 10), {})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["toy.h5"]
 
@@ -251,7 +239,7 @@ def test_files_that_are_no_store_get_one_sentence(tmp_path):
 
     assert "found no file" in refused(tmp_path / "none.h5")
     good, bad = tmp_path / "toy.h5", tmp_path / "bad.h5"
-    store.write(good, records(), SPEC, (12, 10), {})
+    store_writer.write(good, records(), SPEC, (12, 10), {})
     for length in (0, 100, good.stat().st_size // 2, good.stat().st_size - 1):
         bad.write_bytes(good.read_bytes()[:length])
         assert "no whole HDF5 file" in refused(bad)
@@ -265,7 +253,7 @@ def test_memory_does_not_grow_with_the_number_of_records(tmp_path):
         image = np.zeros((128, 128), np.uint8)
         given = (Record(image.copy(), image, "p", f"s{k}") for k in range(count))
         tracemalloc.start()
-        store.write(tmp_path / f"{count}.h5", given, SPEC, (128, 128), {})
+        store_writer.write(tmp_path / f"{count}.h5", given, SPEC, (128, 128), {})
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most

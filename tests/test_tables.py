@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from made_up import grid, write
 
-from dpmedbench import tables
+from dpmedbench import claims, comparisons, summary, tables
 from dpmedbench.errors import UserError
 
+ROOT = Path(__file__).parents[1]
 CELLS = grid(datasets=("umn", "duke"), models=("unet",), sigmas=(0.5, 1.0), seeds=2)
 
 
@@ -138,6 +142,16 @@ def test_a_bad_file_is_named_and_no_table_is_left(kind, file, damage, tmp_path):
     assert not out.parent.exists() or not list(out.parent.iterdir())
 
 
+def test_an_error_without_a_message_is_told_by_its_kind(tmp_path, monkeypatch):
+    def fails(path):
+        raise pa.ArrowInvalid("")
+
+    folders = write(tmp_path / "cells", CELLS[:1], epochs=1, images=1)
+    monkeypatch.setattr(tables, "_fragment", fails)
+    with pytest.raises(UserError, match=r"cannot be read \(ArrowInvalid\)"):
+        tables.collect("history", folders, tmp_path / "table.parquet")
+
+
 def test_damaged_pages_are_named_too(tmp_path):
     folders = write(tmp_path / "cells", CELLS[:2], epochs=40, images=1)
     bad = folders[1] / "history.parquet"
@@ -176,3 +190,28 @@ def test_no_cells_and_an_unknown_kind_are_refused(folders, tmp_path):
         tables.collect("history", [], tmp_path / "table.parquet")
     with pytest.raises(UserError, match="expected one of history"):
         tables.collect("histories", folders, tmp_path / "table.parquet")
+
+
+def test_every_column_is_explained(tmp_path):
+    """In docs/tables.md, where `a_0`, ... stands for every class and `a_*` for every score."""
+    folders = write(tmp_path, grid() + grid(("aptos",), ("resnet18",)), epochs=1, images=2)
+    unjudged = dataclasses.replace(claims.CLAIMS[0], decide=lambda results: None)
+    there = {kind: set(columns) for kind, columns in tables.JSON_COLUMNS.items()}
+    there |= {"summary": {*summary.COLUMNS}, "comparisons": {*comparisons.COLUMNS}}
+    there["claims"] = set(unjudged.row(None))
+    for kind in ("history", "scores", "predictions"):
+        files = [folder / f"{kind}.parquet" for folder in folders]
+        there[kind] = {n for file in files if file.exists() for n in pq.read_schema(file).names}
+    said = {kind: set() for kind in there}
+    for section in (ROOT / "docs" / "tables.md").read_text().split("\n## ")[1:]:
+        title, _, rows = section.partition("\n")
+        for kind in re.findall(r"`(\w+)`", title):
+            for names in re.findall(r"^\| (`.*?) \|", rows, re.MULTILINE):
+                said[kind] |= set(re.findall(r"`(.+?)`", names))
+    for kind, columns in there.items():
+        patterns = {
+            name: re.compile(re.sub(r"_0$", r"_\\d+", name).replace("*", r"\w+"))
+            for name in said[kind]
+        }
+        assert [c for c in columns if not any(p.fullmatch(c) for p in patterns.values())] == []
+        assert [n for n, p in patterns.items() if not any(map(p.fullmatch, columns))] == []

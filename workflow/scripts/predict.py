@@ -14,8 +14,7 @@ with running(snakemake), contextlib.ExitStack() as stack:
     perturbed = snakemake.input.perturbed
     noisy = stack.enter_context(store.open_store(Path(perturbed))) if perturbed else None
     torch.set_num_threads(snakemake.threads)
-    network = dict(snakemake.params.model)
-    model = models.build(network.pop("network"), records.channels, len(records.classes), **network)
+    model = models.of(snakemake.params.model, records.channels, len(records.classes))
     prediction.load_weights(model, snakemake.input.model)
     history = pq.read_table(snakemake.input.history)
     fold = prediction.identity(history)["fold"]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dpmedbench import datasets, store
+from dpmedbench import datasets, store_writer
 from dpmedbench.job import running
 
 with running(snakemake):
@@ -11,7 +11,7 @@ with running(snakemake):
     options = loader.SPEC.choose({name: given[name] for name in loader.SPEC.options})
     folder = Path(snakemake.input[0])
     spec = loader.describe(folder, options) if hasattr(loader, "describe") else loader.SPEC
-    store.write(
+    store_writer.write(
         Path(snakemake.output[0]),
         loader.read(folder, options),
         spec,

@@ -21,13 +21,11 @@ def write(store: Path, model: Mapping[str, object], output: Path) -> None:
 
     Keys: `describe`, and dataset, title, network and task.
     """
-    options = dict(model)
-    name = options.pop("network")
     with open_store(store) as data, torch.device("meta"):  # shapes only: nothing is computed
-        network = models.build(name, data.channels, len(data.classes), **options)
+        network = models.of(model, data.channels, len(data.classes))
         found = describe(network, (data.channels, *data.image_size))
-        of = {"dataset": data.name, "title": data.title, "network": name, "task": data.task}
-    write_json(output, of | {"model": output.stem} | found)
+        of = {"dataset": data.name, "title": data.title, "task": data.task}
+    write_json(output, of | {"network": model["network"], "model": output.stem} | found)
 
 
 def describe(network: torch.nn.Module, shape: tuple[int, int, int]) -> dict[str, object]:

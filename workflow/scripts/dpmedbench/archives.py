@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dpmedbench.errors import UserError
+from dpmedbench.errors import UserError, one_line
 from dpmedbench.files import replacing
 
 # What reading raises; RuntimeError is a password, or a compression that is not known.
@@ -121,10 +121,9 @@ def not_plain(archive: Path, name: str) -> UserError:
 
 def damaged(archive: Path, error: Exception) -> UserError:
     """What is said of an archive that raises one of `DAMAGED`."""
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
     return UserError(
-        f"{archive}: found a damaged or locked archive ({reason}), expected a whole zip or tar "
-        "file; delete it and download it again."
+        f"{archive}: found a damaged or locked archive ({one_line(error)}), expected a whole "
+        "zip or tar file; delete it and download it again."
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dpmedbench.errors import UserError
+from dpmedbench.errors import UserError, one_line
 
 NUMBERS = 1 << 28  # in the largest array that is read; a volume has 25 million
 
@@ -83,8 +83,7 @@ def _check_size(path: Path, name: str, shape: tuple[int, ...]) -> None:
 
 
 def _broken(path: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split()) or type(error).__name__
     return UserError(
-        f"{path}: found a file that cannot be read to its end ({reason}), expected a MATLAB 5 "
-        "file; get it again."
+        f"{path}: found a file that cannot be read to its end ({one_line(error)}), expected "
+        "a MATLAB 5 file; get it again."
     )

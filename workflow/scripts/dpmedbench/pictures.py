@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from dpmedbench.datasets.base import Unreadable
+from dpmedbench.errors import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,8 +43,7 @@ def decode(data: bytes, mode: Literal["L", "RGB"], name: str) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise _unreadable(name, "neither JPEG nor PNG") from error
     except Exception as error:  # Pillow raises whatever the broken bytes lead it to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise _unreadable(name, f"no readable picture ({reason})") from error
+        raise _unreadable(name, f"no readable picture ({one_line(error)})") from error
 
 
 def _unreadable(name: str, what: str) -> Unreadable:

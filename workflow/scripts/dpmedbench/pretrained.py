@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpmedbench.datasets.base import Download
-from dpmedbench.errors import UserError
+from dpmedbench.errors import UserError, first_line
 from dpmedbench.files import sha256
 
 if TYPE_CHECKING:
@@ -102,10 +102,9 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError,
         SafetensorError,
     ) as error:  # fmt: skip
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UserError(
-            f"{path}: found no readable weights ({reason}), expected a whole file of "
-            "torch.save or safetensors; get it again"
+            f"{path}: found no readable weights ({first_line(error)[:120]}), expected a whole "
+            "file of torch.save or safetensors; get it again"
         ) from error
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor)

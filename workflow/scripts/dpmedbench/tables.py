@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpmedbench.errors import UserError
+from dpmedbench.errors import UserError, first_line
 from dpmedbench.files import replacing
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def _naming(path: Path) -> Iterator[None]:
             case json.JSONDecodeError():
                 found = f"broken JSON ({error})"
             case _:
-                found = f"what cannot be read ({str(error).splitlines()[0]})"
+                found = f"what cannot be read ({first_line(error)})"
         raise UserError(
             f"{path}: found {found}, expected the file of a finished cell; "
             "delete the cell's folder and run the workflow again"

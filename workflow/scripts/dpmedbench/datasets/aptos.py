@@ -134,7 +134,7 @@ def write_phantom(
 
     from PIL import Image
 
-    from dpmedbench import fundus
+    from dpmedbench.phantoms import fundus
 
     if patients < 1 or scans < 1:
         raise UserError(

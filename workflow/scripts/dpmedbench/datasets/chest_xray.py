@@ -110,7 +110,7 @@ def write_phantom(
     """
     from PIL import Image
 
-    from dpmedbench import chest
+    from dpmedbench.phantoms import chest
 
     if patients < 3 or scans < 1:
         raise UserError(

@@ -22,7 +22,7 @@ import numpy as np
 from dpmedbench import matlab
 from dpmedbench.console import say
 from dpmedbench.datasets.base import IGNORE, DatasetSpec, Download, Record
-from dpmedbench.errors import UserError
+from dpmedbench.errors import UserError, one_line
 from dpmedbench.files import replacing
 
 FOLDER = "2015_BOE_Chiu"
@@ -181,10 +181,9 @@ def _load(path: Path, grader: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         content = {} if missing else scipy.io.loadmat(path, variable_names=names)
     except Exception as error:  # scipy raises whatever the broken bytes lead it to
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"{path}: found a file that cannot be read to its end ({reason}), expected a MATLAB 5 "
-            f"file with {', '.join(names)}; download it again."
+            f"{path}: found a file that cannot be read to its end ({one_line(error)}), expected "
+            f"a MATLAB 5 file with {', '.join(names)}; download it again."
         ) from error
     if missing:
         raise UserError(
@@ -214,7 +213,7 @@ def _wrong(path: Path, name: str, array: np.ndarray, expected: str) -> str:
 def _draw_subject(
     patient: int, scans: int, image_size: tuple[int, int], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    from dpmedbench import retina
+    from dpmedbench.phantoms import retina
 
     height, width = image_size
     eye = retina.Eye.born(rng)

@@ -167,7 +167,7 @@ def _draw(
     scans: int, image_size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A volume and its two masks, (H, W, S) uint8 each."""
-    from dpmedbench import retina
+    from dpmedbench.phantoms import retina
 
     eye = retina.Eye.born(rng)
     made = tuple(np.zeros((*image_size, scans), np.uint8, order="F") for _ in range(3))

@@ -13,6 +13,7 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,12 @@ def build(name: str, in_channels: int, num_classes: int, **options: object) -> t
     except ValueError as error:
         raise UserError(f"model: {error}") from None
     return importlib.import_module(f"{__name__}.{name}").build(in_channels, num_classes, **options)
+
+
+def of(section: Mapping[str, object], in_channels: int, num_classes: int) -> torch.nn.Module:
+    """The network that a section of the settings describes: its `network` and its options."""
+    options = dict(section)
+    return build(options.pop("network"), in_channels, num_classes, **options)
 
 
 @functools.cache

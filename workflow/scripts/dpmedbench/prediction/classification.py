@@ -9,9 +9,9 @@ import numpy as np
 
 from dpmedbench import classification_metrics as metrics
 from dpmedbench.console import track
+from dpmedbench.constant_predictor import most_frequent_class
 from dpmedbench.files import replacing
 from dpmedbench.inputs import to_input
-from dpmedbench.metrics import most_frequent_class
 from dpmedbench.prediction import batches, identity
 
 if TYPE_CHECKING:
@@ -50,14 +50,13 @@ def prediction_table(
     records: np.ndarray,
     model: torch.nn.Module,
     identity: Mapping[str, object],
-    device: torch.device | str = "cpu",
 ) -> pa.Table:
     """A row for each of `records` (row numbers of `store`).
 
     The columns: `identity` first, then `record`, `source`, `patient`, `label`, `predicted` (the
     most probable class), their names `label_name` and `predicted_name`, and `probability_<c>` in
-    [0, 1] of each class. Runs in float32; `model` must be on `device` and is put into evaluation
-    mode.
+    [0, 1] of each class. Runs in float32 on the CPU, where `model` must be; it is put into
+    evaluation mode.
     """
     import pyarrow as pa
     import torch
@@ -69,8 +68,8 @@ def prediction_table(
     with torch.inference_mode():
         for part in track(parts, "Predicting the test set (batches)", total=len(parts)):
             images, labels[part] = store.read(records[part])
-            logits = model(to_input(images, device))
-            probabilities[part] = logits.double().softmax(1).cpu().numpy()
+            logits = model(to_input(images))
+            probabilities[part] = logits.double().softmax(1).numpy()
     predicted = probabilities.argmax(1)
     classes = np.asarray(store.classes)
     return pa.table(

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpmedbench.console import track
+from dpmedbench.constant_predictor import most_frequent_class
 from dpmedbench.datasets.base import IGNORE
 from dpmedbench.errors import UserError
 from dpmedbench.files import replacing
 from dpmedbench.inputs import to_input
-from dpmedbench.metrics import image_scores, most_frequent_class
 from dpmedbench.prediction import batches, identity
+from dpmedbench.segmentation_metrics import image_scores
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,15 +55,10 @@ def write(
         pq.write_table(scores, temporary, compression="zstd")
 
 
-def predict(
-    model: torch.nn.Module,
-    images: np.ndarray,
-    device: torch.device | str = "cpu",
-    batch_size: int = 16,
-) -> np.ndarray:
+def predict(model: torch.nn.Module, images: np.ndarray, batch_size: int = 16) -> np.ndarray:
     """The most likely class of each pixel: uint8 images (n, H, W[, 3]) to uint8 labels (n, H, W).
 
-    Runs in float32; `model` must be on `device` and is put into evaluation mode.
+    Runs in float32 on the CPU, where `model` must be; it is put into evaluation mode.
     """
     import torch
 
@@ -70,8 +66,8 @@ def predict(
     labels = np.empty(images.shape[:3], np.uint8)
     with torch.inference_mode():
         for part in batches(len(images), batch_size):
-            logits = model(to_input(images[part], device))
-            labels[part] = logits.argmax(1).to(torch.uint8).cpu().numpy()
+            logits = model(to_input(images[part]))
+            labels[part] = logits.argmax(1).to(torch.uint8).numpy()
     return labels
 
 
@@ -81,7 +77,6 @@ def write_masks(
     records: np.ndarray,
     model: torch.nn.Module,
     identity: Mapping[str, object],
-    device: torch.device | str = "cpu",
     batch_size: int = 16,
 ) -> None:
     """Predict the test `records` (row numbers of `store`) and write them to an HDF5 file.
@@ -118,7 +113,7 @@ def write_masks(
             images, truth = store.read(records[part])
             file["images"][part] = images
             file["truth"][part] = truth
-            file["prediction"][part] = predict(model, images, device, batch_size)
+            file["prediction"][part] = predict(model, images, batch_size)
 
 
 def score_table(masks: str | Path, constant_class: int, identity: Mapping[str, object]) -> pa.Table:
@@ -126,7 +121,7 @@ def score_table(masks: str | Path, constant_class: int, identity: Mapping[str, o
 
     The columns: `identity` first, then `predictor` ("model", or "constant" which answers
     `constant_class` everywhere), `record`, `source`, `patient`, `class`, `class_name` and the
-    scores of `metrics.image_scores`.
+    scores of `segmentation_metrics.image_scores`.
     """
     import h5py
     import pyarrow as pa

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from dpmedbench.classification_metrics import METRICS, ClassificationScores
+from dpmedbench.constant_predictor import most_frequent_class
 from dpmedbench.errors import UserError
 from dpmedbench.losses import classification_loss
-from dpmedbench.metrics import most_frequent_class
 
 
 class Task:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from dpmedbench.constant_predictor import most_frequent_class
 from dpmedbench.losses import segmentation_loss
-from dpmedbench.metrics import SegmentationScores, most_frequent_class
+from dpmedbench.segmentation_metrics import SegmentationScores
 
 MEANS = ("dice", "dice_with_background", "miou", "pixel_accuracy")
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
 
+from dpmedbench.constant_predictor import most_frequent_class
 from dpmedbench.errors import UserError
-from dpmedbench.metrics import (
+from dpmedbench.segmentation_metrics import (
     SegmentationScores,
     boundary_rows,
     hausdorff95,
     image_scores,
-    most_frequent_class,
 )
 
 CLASSES = 4

@@ -9,13 +9,12 @@ counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dpmedbench import means
 from dpmedbench.datasets.base import IGNORE
-from dpmedbench.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -70,30 +69,15 @@ class SegmentationScores:
             raise ValueError(f"{invalid} graded pixels have a label above {self.num_classes - 1}")
         counts = torch.cat(self._counts).cpu().numpy()
         dice, iou = overlap(counts)
-        per_class = _mean(dice, axis=0)
+        per_class = means.plain(dice, axis=0)
         pooled = counts.sum(0)
         return {
-            "dice": float(_mean(per_class[1:])),
-            "dice_with_background": float(_mean(per_class)),
-            "miou": float(_mean(_mean(iou, axis=0))),
+            "dice": float(means.plain(per_class[1:])),
+            "dice_with_background": float(means.plain(per_class)),
+            "miou": float(means.plain(means.plain(iou, axis=0))),
             "pixel_accuracy": float(np.trace(pooled) / pooled.sum()) if pooled.any() else np.nan,
             "dice_per_class": per_class.tolist(),
         }
-
-
-def most_frequent_class(targets: np.ndarray | Iterable[np.ndarray]) -> int:
-    """The class with most graded pixels in all `targets` (uint8), the lowest one of equals.
-
-    It is what the constant predictor answers everywhere; `targets` may be one array or arrays
-    read one after another.
-    """
-    arrays = [targets] if isinstance(targets, np.ndarray) else targets
-    counts = sum(np.bincount(np.ravel(array), minlength=256) for array in arrays)
-    if not np.any(np.delete(counts, IGNORE)):
-        raise UserError(
-            "training set: found no graded pixel, expected at least one; check the masks"
-        )
-    return int(np.delete(counts, IGNORE).argmax())
 
 
 def image_scores(
@@ -131,7 +115,7 @@ def image_scores(
             boundary_rows(prediction[:, columns], boundaries)
             - boundary_rows(truth[:, columns], boundaries)
         )
-        boundary_mae[np.arange(1, boundaries + 1) % boundaries] = _mean(error, axis=1)
+        boundary_mae[np.arange(1, boundaries + 1) % boundaries] = means.plain(error, axis=1)
     return {
         "class": np.arange(num_classes),
         "present": pixels > 0,
@@ -197,9 +181,3 @@ def _edge(mask: np.ndarray) -> np.ndarray:
     wide = np.pad(mask, 1)
     inner = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
     return mask & ~inner
-
-
-def _mean(values: np.ndarray, axis: int | None = None) -> np.ndarray:
-    """Mean of what is not NaN; NaN, without a warning, where nothing is."""
-    number = (~np.isnan(values)).sum(axis)
-    return np.where(number == 0, np.nan, np.nansum(values, axis) / np.maximum(number, 1))
