@@ -174,6 +174,7 @@ def measure(what: str, network: str, case: tuple, arguments) -> dict:
         if what == "bytes":
             found = []
             for size in (full // 2, full):
+                step(size, side)  # what is tried once, and allocated once
                 memory = Memory(device)
                 step(size, side)
                 found.append(memory.taken())
@@ -235,7 +236,8 @@ def rows(network: str, found: dict[tuple, list[dict]], arguments) -> list[dict]:
             row |= {"seconds": middle(rounds, "seconds"), "bytes": size}
             row["time_ratio"] = row["seconds"] / middle(plain, "seconds")
             row["memory_ratio"] = size / plain[-1]["bytes"]
-            if slope > 0:  # not where the libraries' own memory differs more
+            row["largest_batch"] = None  # where the libraries' own memory differs more
+            if slope > 0:
                 more = (arguments.budget_gb * 1e9 - size) / slope
                 row["largest_batch"] = int(BATCH[network] + more)
         table.append(row)
@@ -266,7 +268,7 @@ def show(table: list[dict]) -> None:
             continue
         print(
             f"{name:<42}{row['seconds']:>8.2f}{row['time_ratio']:>7.2f}{row['bytes'] / 1e6:>8.0f}"
-            f"{row['memory_ratio']:>8.2f}{row.get('largest_batch', '-'):>9}",
+            f"{row['memory_ratio']:>8.2f}{row['largest_batch'] or '-':>9}",
             flush=True,
         )
 

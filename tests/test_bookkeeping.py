@@ -15,7 +15,7 @@ from dpmedbench import mechanisms
 from dpmedbench.bookkeeping import MODES, BookKeeper
 from dpmedbench.bookkeeping.modes import FORMED, GHOST
 from dpmedbench.errors import UserError
-from dpmedbench.mechanisms.bookkeeping import TWO_PASSES
+from dpmedbench.mechanisms import TWO_PASSES
 
 COMBINATIONS = [
     (mode, clipping, style)
@@ -167,12 +167,12 @@ def test_a_deep_copy_computes_with_its_own_weights():
 
 def test_float32_is_not_rounded_to_tf32():
     def allow():
-        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.fp32_precision = "tf32"
         torch.set_float32_matmul_precision("high")
 
     def allowed():
-        precise = torch.get_float32_matmul_precision() == "highest"
-        return torch.backends.cudnn.allow_tf32 or not precise
+        parts = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul)
+        return any(part.fp32_precision != "ieee" for part in parts)
 
     allow()
     book = BookKeeper(nn.Linear(3, 2))

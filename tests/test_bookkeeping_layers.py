@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from dpmedbench.bookkeeping import MODES, BookKeeper
-from dpmedbench.mechanisms.bookkeeping import TWO_PASSES
+from dpmedbench.mechanisms import TWO_PASSES
 
 
 @st.composite

@@ -107,6 +107,7 @@ def test_time_decides_anew_for_a_batch_that_is_larger_by_half(monkeypatch):
     for size, form, records in [(1, "matrix", 1), (6, "later", 6), (8, "later", 6), (9, "last", 9)]:
         book.backward(model(torch.rand(size, 3)).sum(1))
         assert book.state() == {"": (FORMED, False, form, records)}
+    assert book.trials == 3
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "mix_time"])

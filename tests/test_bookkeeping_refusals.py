@@ -141,6 +141,22 @@ def test_a_buffer_that_the_forward_pass_changes_is_refused(in_place):
     book.backward(one_a_sample(model(torch.randn(2, 3))))
 
 
+def test_a_buffer_is_watched_where_parts_of_a_model_are_called_alone():
+    model = nn.Sequential(Running(True), nn.Linear(3, 3))
+    book = BookKeeper(model)
+    losses = one_a_sample(model[1](model[0](torch.randn(2, 3))))
+    with pytest.raises(UserError, match=r"model: buffer 0\.mean was changed by a forward pass"):
+        book.backward(losses)
+
+
+def test_a_buffer_made_for_inference_is_none_that_changes():
+    model = nn.Sequential(nn.Linear(3, 3), Running(True).eval())
+    with torch.inference_mode():
+        model[1].mean = torch.ones(3)
+    book = BookKeeper(model)
+    book.backward(one_a_sample(model(torch.randn(2, 3))))
+
+
 def test_statistics_are_refused_also_where_the_mode_is_changed_before_the_backward_pass():
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3).requires_grad_(False))
     book = BookKeeper(model)

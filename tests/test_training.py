@@ -221,3 +221,12 @@ def test_a_frozen_engine_is_refused(tmp_path):
     forgotten.requires_grad_(True)
     with pytest.raises(ContractBroken, match="1 trainable tensors got no noise"):
         cell.run()
+
+
+def test_a_step_that_tries_ways_does_not_count(tmp_path, monkeypatch):
+    """Neither for the time of a step nor for the peak of memory."""
+    straight = trained(tmp_path / "a", BOOKKEEPING, epochs=2)
+    tried = iter([0, 0, 0, 1, *[1] * 99])  # before and after each step: in the second one
+    monkeypatch.setattr(BookKeeper, "trials", property(lambda book: next(tried)))
+    cell = trained(tmp_path / "b", BOOKKEEPING, epochs=2)
+    assert len(cell.timer.seconds) == len(straight.timer.seconds) - 1

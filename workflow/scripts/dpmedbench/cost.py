@@ -35,6 +35,10 @@ class StepTimer:
         """Mark its end."""
         self._marks[-1] = (self._marks[-1][0], self._now())
 
+    def forget(self) -> None:
+        """Leave the last step out."""
+        self._marks.pop()
+
     def wait(self) -> None:
         """Return when the device has done what it was told."""
         if self.cuda:

@@ -15,7 +15,7 @@ def keep_float32() -> None:
     Norms and clipped sums come from different kernels: rounded to the 10 bits of TF32 a sum can be
     longer than its norms say.
     """
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.rnn.fp32_precision = "ieee"
     torch.set_float32_matmul_precision("highest")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 AHEAD = 8  # items a thread: so that threads do not wait while the caller uses what came
@@ -25,10 +25,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T], threads: int) -> It
             for item in items:
                 waiting.append(pool.submit(function, item))
                 if len(waiting) > AHEAD * threads:
-                    half = len(waiting) // 2
-                    wait([waiting[half]])  # the caller's thread wakes once for many small items
-                    for _ in range(half):
-                        yield waiting.popleft().result()
+                    yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:

@@ -75,10 +75,7 @@ class Trainer:
         self.seed = settings["identity"]["seed"]
         self.task = tasks.load(data.task)(data.num_classes, **settings["task"])
         torch.manual_seed(stream_seed(self.seed, "weights"))
-        network = dict(settings["model"])
-        self.network = models.build(
-            network.pop("network"), data.channels, data.num_classes, **network
-        ).to(self.device)
+        self.network = models.of(settings["model"], data.channels, data.num_classes).to(self.device)
         self.average = (
             torch.optim.swa_utils.AveragedModel(
                 self.network,
@@ -195,6 +192,7 @@ class Trainer:
         for indices in self.sampler.epoch(self.steps_per_epoch):
             if self.monitor:
                 self.monitor.drew(self.sampler, indices)
+            trials = self.engine.trials
             self.timer.start()
             try:
                 self._step(indices, losses)
@@ -202,11 +200,14 @@ class Trainer:
                 self._check_loss("training", losses)  # what breaks every promise
                 raise
             self.timer.stop()
-            if self.first_step_seconds is None:
+            first, tried = self.first_step_seconds is None, self.engine.trials > trials
+            if first:
                 self.timer.wait()
                 self.first_step_seconds = time.monotonic() - self.started
-                if self.steps_per_epoch > 1:
-                    self.peak.start()  # engines look more closely at their first batch
+            elif tried:
+                self.timer.forget()
+            if (first or tried) and self.steps_per_epoch > 1:
+                self.peak.start()  # such a step takes more
             samples += len(indices)
             empty += len(indices) == 0
         self.timer.end_epoch()

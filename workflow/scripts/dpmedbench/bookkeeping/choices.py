@@ -10,7 +10,7 @@ from dpmedbench.bookkeeping import timing
 from dpmedbench.bookkeeping.layers import Layer, wide
 from dpmedbench.bookkeeping.modes import FORMED, GHOST, method
 from dpmedbench.bookkeeping.timing import Way
-from dpmedbench.mechanisms.bookkeeping import TWO_PASSES
+from dpmedbench.mechanisms import TWO_PASSES
 
 GROWN = 1.5  # times the batch that a way was found on: tried again, since the best may be another
 
@@ -25,6 +25,7 @@ class Choices:
     def __init__(self, mode: str, flat: bool):
         self.mode, self.flat = mode, flat
         self._found: dict[str, Way] = {}  # by the name of the layer
+        self.trials = 0  # of layers, so far
 
     def of(self, layer: Layer, x: torch.Tensor, g: torch.Tensor, alone: bool) -> tuple[str, bool]:
         """GHOST or FORMED for the norm, and whether x and g are kept for the sum.
@@ -51,6 +52,7 @@ class Choices:
         way = self._found.get(layer.name)
         if way is None or len(x) >= GROWN * way.records:
             way = self._found[layer.name] = timing.fastest(layer, x, g, tried)
+            self.trials += 1
         layer.form = way.form
         return way
 

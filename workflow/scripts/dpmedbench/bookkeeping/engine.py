@@ -18,8 +18,7 @@ from dpmedbench.bookkeeping.kinds import layers_of
 from dpmedbench.bookkeeping.layers import Layer, wide
 from dpmedbench.bookkeeping.modes import GHOST, MODES
 from dpmedbench.errors import UserError
-from dpmedbench.mechanisms import FLAT
-from dpmedbench.mechanisms.bookkeeping import TWO_PASSES
+from dpmedbench.mechanisms import FLAT, TWO_PASSES
 from dpmedbench.mechanisms.clipping import factors
 from dpmedbench.precision import keep_float32
 
@@ -139,6 +138,11 @@ class BookKeeper:
     def methods(self) -> dict[str, str]:
         """How each layer's norm was got in the last backward pass; empty before the first."""
         return {layer.name: layer.method for layer in self._layers if layer.method}
+
+    @property
+    def trials(self) -> int:
+        """How often a layer's ways were tried so far, which takes time and memory of its own."""
+        return self._choices.trials
 
     def state(self) -> dict:
         """What was chosen by trying; with it a run goes on to the same last digit."""

@@ -24,14 +24,13 @@ class Guard:
         self._proven = False
         self._trainable = dict(trainable)
         self._mixing = mixing.candidates(model)
-        self._buffers = [
-            (f"{name}.{key}".removeprefix("."), module._buffers, key)
-            for name, module in model.named_modules()
-            for key in module._buffers
-        ]
-        self._before: list[tuple] = []
         self._changed: str | None = None
-        self._hooks = self._watched(model) if self._buffers else []
+        self._hooks = [
+            hook
+            for name, module in model.named_modules()
+            if (buffers := _buffers(module, name, whole=module is model))
+            for hook in self._watched(module, buffers)
+        ]
 
     def detach(self) -> None:
         """Leave the model alone."""
@@ -55,7 +54,8 @@ class Guard:
         if changed:
             raise UserError(
                 f"model: buffer {changed} was changed by a forward pass, which keeps something of "
-                "the records without noise; put its layer into evaluation mode or leave it out"
+                "the records without noise; put its layer into evaluation mode or leave it out; if "
+                "it only fills the buffer, run the model once under torch.no_grad() before"
             )
 
     def after(self) -> None:
@@ -98,25 +98,43 @@ class Guard:
             if parameter.grad is not None:
                 raise UserError(f"parameter {name}: {problem}")
 
-    def _watched(self, model: nn.Module) -> list:
-        """Hooks that note a buffer which a forward pass with gradients changes."""
+    def _watched(self, owner: nn.Module, buffers: list[tuple[str, dict, str]]) -> list:
+        """Hooks that note which of the buffers a forward pass of a module changes.
+
+        The pass must have gradients; what is written through `.data` is not seen.
+        """
+        before: list[tuple] = []
 
         def start(module, *_) -> None:
-            if module is model:  # and no deep copy of it
-                self._before = self._versions() if torch.is_grad_enabled() else []
+            if module is owner:  # and no deep copy of it
+                before[:] = _versions(buffers) if torch.is_grad_enabled() else []
 
         def end(module, *_) -> None:
-            if module is not model or not self._before:
+            if module is not owner or not before:
                 return
-            pairs = zip(self._buffers, self._before, self._versions(), strict=True)
+            pairs = zip(buffers, before, _versions(buffers), strict=True)
             for (name, *_), (old, was), (new, now) in pairs:
                 if old is not new or was != now:
                     self._changed = name
-            self._before = []
+            before.clear()
 
-        return [model.register_forward_pre_hook(start), model.register_forward_hook(end)]
+        return [owner.register_forward_pre_hook(start), owner.register_forward_hook(end)]
 
-    def _versions(self) -> list[tuple]:
-        """Each buffer with its count of changes in place."""
-        found = [held.get(key) for _, held, key in self._buffers]
-        return [(buffer, None if buffer is None else buffer._version) for buffer in found]
+
+def _buffers(module: nn.Module, prefix: str, whole: bool) -> list[tuple[str, dict, str]]:
+    """The buffers of a module, of its parts too if `whole`: name, and where it is found."""
+    parts = module.named_modules(prefix=prefix) if whole else [(prefix, module)]
+    return [
+        (f"{name}.{key}".removeprefix("."), part._buffers, key)
+        for name, part in parts
+        for key in part._buffers
+    ]
+
+
+def _versions(buffers: list[tuple[str, dict, str]]) -> list[tuple]:
+    """Each buffer with its count of changes in place."""
+    found = [held.get(key) for _, held, key in buffers]
+    return [
+        (buffer, None if buffer is None or buffer.is_inference() else buffer._version)
+        for buffer in found
+    ]

@@ -19,7 +19,8 @@ and the step are `private.PrivateTraining`, the same for all. An engine has
     methods()           layer -> how the norm of its gradient is got
 
 and, where it accounts by itself, own_epsilon(steps), which the manifest records; where it keeps
-something from batch to batch, state() of plain values and restore(state).
+something from batch to batch, state() of plain values and restore(state); where it tries ways,
+trials, their number so far: a step with more of them counts neither for time nor for memory.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from types import ModuleType
 # what a private engine can be asked for: (clipping, clipping_style)
 FLAT = (("abadi", "flat"), ("automatic", "flat"), ("adaptive", "flat"))
 PER_LAYER = (("abadi", "per_layer"), ("automatic", "per_layer"))
+TWO_PASSES = ("ghost_clip", "fast_gradient_clip")  # modes of Book-Keeping: other algorithms
 
 
 @dataclass(frozen=True)

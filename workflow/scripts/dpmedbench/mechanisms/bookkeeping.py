@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dpmedbench.mechanisms import FLAT, PER_LAYER, Capabilities, Mode
+from dpmedbench.mechanisms import FLAT, PER_LAYER, TWO_PASSES, Capabilities, Mode
 
 if TYPE_CHECKING:
     from dpmedbench.bookkeeping import BookKeeper
 
-TWO_PASSES = ("ghost_clip", "fast_gradient_clip")  # the modes of other algorithms
 _BOTH = FLAT + PER_LAYER
 
 CAPABILITIES = Capabilities(

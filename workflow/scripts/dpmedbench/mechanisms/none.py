@@ -20,6 +20,7 @@ class OrdinaryTraining:
     """
 
     clipping_norm = math.nan
+    trials = 0
 
     def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer):
         self.model = model

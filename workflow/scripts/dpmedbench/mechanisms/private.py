@@ -146,6 +146,11 @@ class PrivateTraining:
         return noised
 
     @property
+    def trials(self) -> int:
+        """How often the engine has tried ways of its work."""
+        return getattr(self.engine, "trials", 0)
+
+    @property
     def clipping_norm(self) -> float:
         """The longest that a clipped gradient can be, over all thresholds together, now."""
         return clipping_norm(self.engine.thresholds)
