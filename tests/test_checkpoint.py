@@ -167,6 +167,14 @@ def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path, calls, monkeypatc
             pytest.fail("the second call began to write")
 
 
+@pytest.mark.parametrize(("seconds", "epochs"), [(0, [1, 2, 3, 4, 5]), (1000, [5])])
+def test_checkpoints_are_so_far_apart(tmp_path, seconds, epochs, monkeypatch):
+    saved = []
+    monkeypatch.setattr(checkpoint, "save", lambda *given: saved.append(len(given[2]["history"])))
+    trained(tmp_path, execution={"checkpoint_seconds": seconds}, epochs=5)
+    assert saved == epochs
+
+
 def test_a_checkpoint_that_cannot_be_written_is_told_at_the_next_epoch(tmp_path, monkeypatch):
     def full(*_):
         raise UserError("the disk is full")

@@ -19,7 +19,7 @@ from checkout import ROOT, TINY, Checkout
 PROFILE = Path("workflow", "profiles", "slurm")
 EPOCHS = 40
 STUDY = TINY | {
-    "training": TINY["training"] | {"epochs": EPOCHS},
+    "training": TINY["training"] | {"epochs": EPOCHS, "checkpoint_seconds": 0},
     "figures": ["training_loss"],
 }
 LARGER = STUDY | {
