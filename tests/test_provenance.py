@@ -173,16 +173,20 @@ def test_what_a_run_writes_into_the_raw_folder_does_not_count(tmp_path, monkeypa
         provenance.files_digest.cache_clear()
         return [provenance.files_digest(name) for name in names]
 
-    for kind in ("results", "logs", "state", "resources"):
-        (here / kind).mkdir()
+    kinds = ("results", "logs", "state", "config", "resources/phantom")
+    for kind in kinds:
+        (here / kind).mkdir(parents=True)
     before = digests()
-    for kind in ("results", "logs", "state", "resources"):
+    (here / "mine.yaml").touch()
+    for kind in kinds:
         (here / kind / "new").touch()
     *found, asked_for = digests()
     assert found == before[:-1]
     assert asked_for != before[-1]
-    (here / "scan.png").touch()
-    assert not set(digests()[:-1]) & set(before)
+    for name in ("scan.png", "resources/scan.png"):
+        before = digests()
+        (here / name).touch()
+        assert not set(digests()[:-1]) & set(before)
 
 
 def test_a_new_plugin_runs_nothing(tree):

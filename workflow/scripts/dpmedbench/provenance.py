@@ -22,8 +22,9 @@ NOT_CODE = frozenset(
     {"dpmedbench.config", "dpmedbench.cells", "dpmedbench.captions", "dpmedbench.config_files"}
 )
 
-OWN = ("results", "logs", "state", "resources", "workflow")  # of the working folder
-OF_WINDOWS = ("thumbs.db", "desktop.ini")
+MADE = (f"resources/{name}" for name in ("archives", "download", "phantom", "weights"))
+OWN = ("results", "logs", "state", "workflow", "config", *MADE)  # of the working folder
+NO_DATA = (".yaml", ".yml", ".tmp", "~", "thumbs.db", "desktop.ini")
 
 
 @cache
@@ -98,9 +99,9 @@ def files_digest(folder: str | Path) -> str | None:
     """Digest of names, sizes and times of all files below a folder; None for what is no folder.
 
     Of a folder that no rule has made Snakemake follows the time only, which stays where a file is
-    written in place or in a subfolder. Links are followed; hidden and temporary files do not count,
-    nor does what cannot be read, nor, where the folder holds the working folder, what is written
-    there (`OWN`).
+    written in place or in a subfolder. Links are followed; hidden and temporary files and
+    configurations do not count, nor does what cannot be read, nor, where the folder holds the
+    working folder, what the workflow has and makes there (`OWN`).
     """
     if not os.path.isdir(folder):
         return None
@@ -118,7 +119,7 @@ def files_digest(folder: str | Path) -> str | None:
             if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in own
         )
         for name in sorted(names):
-            if name.startswith(".") or name.endswith(("~", ".tmp")) or name.lower() in OF_WINDOWS:
+            if name.startswith(".") or name.lower().endswith(NO_DATA):
                 continue
             path = os.path.join(place, name)
             with contextlib.suppress(OSError):

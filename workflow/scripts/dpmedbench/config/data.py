@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -169,8 +169,8 @@ class Dataset(Section):
 
     @property
     def absent(self) -> bool:
-        """Whether there is nothing at the path that it names."""
-        return self.path is not None and not Path(self.path).exists()
+        """Whether there is nothing at the path that it names, or nothing that may be read."""
+        return self.path is not None and not os.access(self.path, os.R_OK)
 
     @property
     def options(self) -> dict[str, object]:
