@@ -122,6 +122,15 @@ def test_another_plan_contradicts_no_published_epsilon(plan):
     assert BY_ID["bookkeeping.budget_reached"].row(found)["verdict"] == NOT_RUN
 
 
+def test_a_range_is_of_losses_that_are_defined():
+    """Training that diverged on one dataset leaves one loss there, which has no range."""
+    found = CASES["bookkeeping.loss_range"][0](lambda run: -0.5)
+    diverged = (found.cells["dataset"] == "umn") & (found.cells["engine"] == "bookkeeping")
+    assert diverged.any()
+    found.cells.loc[diverged, "mean_val_loss"] = float("nan")
+    assert BY_ID["bookkeeping.loss_range"].row(found)["verdict"] == NOT_RUN
+
+
 def test_dice_is_no_accuracy():
     cells = [cell(way, run, 2) for way in ("opacus", "local") for run in range(4)]
     row = BY_ID["local_dp.local_better"].row(made(cells, [0.4] * 4 + [0.8] * 4))

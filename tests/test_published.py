@@ -7,7 +7,7 @@ import pytest
 from dpmedbench import published, results, summary
 from dpmedbench.figures import wording
 
-STUDIES = ("bookkeeping", "local_dp")
+STUDIES = sorted(path.stem for path in published.FOLDER.glob("*.csv"))
 COLUMNS = ["study", "source", "dataset", "model", "mechanism", "privacy", "metric", "value"]
 
 

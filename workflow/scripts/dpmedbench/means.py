@@ -18,8 +18,9 @@ def weighted(axes: str, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     over the patients p of runs r, by weights of each of b resamples.
     """
     there = ~np.isnan(values)
-    total, amount = (
-        np.einsum(axes, part, weights, optimize=True)
-        for part in (np.where(there, values, 0), there.astype(float))
-    )
+    with np.errstate(invalid="ignore"):  # 0 times an infinite loss
+        total, amount = (
+            np.einsum(axes, part, weights, optimize=True)
+            for part in (np.where(there, values, 0), there.astype(float))
+        )
     return np.where(amount > 0, total / np.where(amount > 0, amount, 1), np.nan)

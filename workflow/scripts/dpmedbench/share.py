@@ -39,7 +39,7 @@ PROMISE = (
 ORIGIN = ("settings", "selection", "randomness", "mechanism", "code", "versions", "commit")
 TEST = "dice|dice_with_background|miou|hd95|boundary_mae|accuracy|balanced_accuracy|auroc|kappa|ece"
 FEW = r"dice_\d+|noisy_dice|noisy_accuracy|noisy_balanced_accuracy"  # few may have some class
-COST = "(step|epoch)_seconds(_ratio)?|peak_bytes(_ratio)?|num_parameters"
+COST = "(step|epoch)_seconds(_ratio)?|peak_bytes(_ratio)?"
 VALUES = ("metric", "value", "low", "high", "level", "runs", "patients", "images")
 SCORES = ("dice", "iou", "hd95", "boundary_mae")
 
@@ -107,6 +107,7 @@ def _scores(summary: pd.DataFrame, cells: Mapping, small: bool) -> tuple[pd.Data
     rows["training_patients"] = [
         _covered(covered.get(setting, [])) for setting in rows[SETTING].itertuples(index=False)
     ]
+    rows.loc[cost, "training_patients"] = "not covered: follows the batches drawn"
     rows["test_patients"] = cost.map({True: "not used", False: "not covered"})[rows.index]
     return rows, int(held_back.sum())
 

@@ -155,17 +155,11 @@ class _Writer:
             else:
                 records.append(made[0])
                 self.digest.update(made[1])
-        if not records:
-            return
         start = len(self.ids)
         for column in self.columns.values():
             column.resize(start + len(records), axis=0)
-        targets = np.stack([record.target for record in records])
-        self.class_counts += np.bincount(np.ravel(targets), minlength=256)
-        if "target" in self.columns:
-            self.columns["target"][start:] = targets
-        else:
-            self.labels += targets.tolist()
+        if "target" in self.columns and records:
+            self.columns["target"][start:] = np.stack([record.target for record in records])
         images = self.columns["image"]
         corner = (0,) * (images.ndim - 1)
         for row, record in enumerate(records, start):
@@ -173,6 +167,9 @@ class _Writer:
             images.id.write_direct_chunk((row, *corner), record.image)
             self.ids.append(_ids(record))
             self.counts.update(record.counts)
+            self.class_counts += np.bincount(np.ravel(record.target), minlength=256)
+            if "target" not in self.columns:
+                self.labels.append(int(record.target))
 
     def finish(self, provenance: Mapping[str, object]) -> None:
         """Write the ids, the labels and the attributes."""

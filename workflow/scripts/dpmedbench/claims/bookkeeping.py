@@ -151,6 +151,7 @@ def validation_loss(results: Results) -> Finding | None:
 )
 def loss_range(results: Results) -> Finding | None:
     cells = pd.concat([ways.ordinary(results.cells), _either(results.cells)])
+    cells = cells.dropna(subset="mean_val_loss")
     settings = ["model", "mechanism", "privacy", *RUN]
     both = [_on(cells, name)[settings] for name in ("duke", "umn")]
     both = both[0].merge(both[1]).drop_duplicates()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dpmedbench.mechanisms.bookkeeping import TWO_PASSES
+from dpmedbench.mechanisms import TWO_PASSES
 
 
 def ordinary(cells: pd.DataFrame) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """Privacy spent over epochs
 
-epsilon spent after each epoch of training on {dataset}, at delta = {delta} by the {accountant}
-accountant, for every noise level ({noise}). Unit of privacy: one {unit}. At equal noise, sampling
-rate and number of steps every mechanism spends the same: lines that coincide are drawn as
+epsilon spent after each epoch of training on {dataset}, at delta = {delta} (accountant:
+{accountant}), for every noise level ({noise}). Unit of privacy: one {unit}. At equal noise,
+sampling rate and number of steps every mechanism spends the same: lines that coincide are drawn as
 alternating dashes of their colours. Training that is not private has no finite epsilon.
 """
 

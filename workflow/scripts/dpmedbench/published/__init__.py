@@ -1,4 +1,4 @@
-"""Numbers of the published studies, as printed or recorded there.
+"""Numbers of the published studies, as printed there.
 
 A file `<study>.csv` each, its comment saying of what: source (where it stands), dataset, model,
 mechanism (as named there), privacy and metric (as in our tables) and value.
