@@ -276,7 +276,7 @@ def limit(memory):
             cell = make(halvings)
             if not halvings:
                 pages = int(Path("/proc/self/statm").read_text().split()[0])
-                most = pages * resource.getpagesize() + 400 * 2**20
+                most = pages * resource.getpagesize() + 500 * 2**20
                 resource.setrlimit(resource.RLIMIT_AS, (most, -1))
             return cell
 
