@@ -54,7 +54,7 @@ def draw(comparisons: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     for model, part, axes in zip(models, parts, grid.ravel(), strict=True):
         _rows(axes, part, levels)
         axes.set_title(wording.name(model), loc="left")
-    grid[-1, 0].set_xlabel(f"difference in {utility.name(found)} (second minus first)")
+    grid[-1, 0].set_xlabel(f"difference in {utility.name(found)}")
     present = set(found["verdict"])
     verdicts = [
         (name, Line2D([], [], linestyle="none", color=style.MUTED, **_mark(name, style.MUTED)))
@@ -68,7 +68,7 @@ def draw(comparisons: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     style.headline(
         figure,
         comparisons,
-        f"{patients} test patients",
+        f"{patients} test patients" if most > 1 else "1 test patient",
         *sorted(set(found["note"]) - {""}),
         "of many pairs, those with "
         + "training without privacy or with " * bool(ordinary & set(found["first"]))
