@@ -98,9 +98,9 @@ def trainer(network: str, case: tuple, batch: int, device):
 
     from dpmedbench import models
     from dpmedbench.config import Mechanism
+    from dpmedbench.dpsgd.training import PrivateTraining, build
     from dpmedbench.losses import segmentation_loss
     from dpmedbench.mechanisms.none import OrdinaryTraining
-    from dpmedbench.mechanisms.private import PrivateTraining, build
     from dpmedbench.precision import keep_float32
     from dpmedbench.privacy.contract import ContractMonitor
     from dpmedbench.privacy.plan import PrivacyPlan, thresholds

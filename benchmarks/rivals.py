@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.func import functional_call, grad, vmap
 
-from dpmedbench.mechanisms.clipping import factors
+from dpmedbench.dpsgd.clipping import factors
 
 
 class _Rival:

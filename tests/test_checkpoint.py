@@ -23,7 +23,7 @@ from little_cells import (
     trained,
 )
 
-from dpmedbench import checkpoint, interruption, pretrained, training
+from dpmedbench import checkpoint, interruption, outcome, pretrained, training
 from dpmedbench.errors import UserError
 from dpmedbench.training import Trainer
 
@@ -68,6 +68,35 @@ def test_another_way_of_execution_goes_on_from_the_checkpoint(tmp_path, monkeypa
     assert [row["physical_batch_size"] for row in again.history] == [4, 4, 2, 2]
     for name, value in straight.weights().items():
         torch.testing.assert_close(value, again.weights()[name], rtol=1e-3, atol=1e-4)
+
+
+def test_the_first_step_of_a_cell_that_goes_on_is_not_timed(tmp_path, monkeypatch):
+    """It takes up kernels and proofs anew, and warm-up was counted off before."""
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, PRIVATE)
+    monkeypatch.undo()
+    assert len(trained(tmp_path, PRIVATE).timer.seconds) == 3 * 2 - 1
+
+
+def test_another_delta_or_accountant_trains_nothing_again(tmp_path, capsys):
+    trained(tmp_path, PRIVATE)
+    other = settings(PRIVATE, {"delta": 1e-4, "accountant": "prv"})
+    again = Trainer(other, EXECUTION, data(), tmp_path)
+    again.run()
+    assert "nothing left to train" in capsys.readouterr().err
+    found = outcome.privacy(again)
+    assert (found["delta"], found["accountant"]) == (1e-4, "prv")
+    assert found["epsilon"] == found["epsilon_prv"] == again.plan.epsilon(6, "prv")
+
+
+def test_where_the_noise_follows_from_delta_another_one_starts_anew():
+    def fingerprint(delta):
+        wanted = settings(PRIVATE, {"delta": delta})
+        wanted["identity"] |= {"noise_multiplier": None, "target_epsilon": 8.0}
+        return Trainer(wanted, EXECUTION, data(), Path()).fingerprint
+
+    assert fingerprint(1e-3) == fingerprint(1e-3) != fingerprint(1e-4)
 
 
 def test_a_cell_that_is_at_its_end_says_how_to_train_anew(tmp_path, capsys):

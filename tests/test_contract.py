@@ -54,21 +54,22 @@ def run(
             kept = None
             if rate is not None:
                 kept = [randomness.uniform(p.numel()).view_as(p) >= rate for p in parameters]
-            released = {}
+            sums, released = [], []
             for number, parameter in enumerate(parameters):
                 total = torch.full(parameter.shape, len(indices) * scale * norm / WEIGHTS**0.5)
                 drawn = randomness.normal(parameter.shape, torch.float32, "cpu")
-                drawn *= plan.gradient_noise_multiplier(step) * norm * noise
+                drawn *= plan.noise_std(step, norm) * noise
                 if kept:
                     total, drawn = total * kept[number], drawn * kept[number]
                     if leak == "noise":
                         drawn[~kept[number]] = 1e-6
                     if leak == "sum":
                         total[~kept[number]] = 1e-6
-                released[parameter] = (total, total + drawn)
-            monitor.noised(parameters, released.get, clipping_norm=norms and norm, kept=kept)
+                sums.append(total)
+                released.append(total + drawn)
+            monitor.noised(parameters, sums, released, norm, kept)
             if step == plan.steps and extra_steps > 0:
-                monitor.noised(parameters, released.get)
+                monitor.noised(parameters, sums, released, norm)
     return monitor.finish()
 
 
@@ -184,14 +185,13 @@ def test_noise_of_another_plan_is_refused(promised, done):
     """A schedule that was left out, or brought in, or the count's share that was forgotten."""
     layer = torch.nn.Linear(40, 30)
     monitor, randomness = ContractMonitor(promised, layer, 60), Seeded(1)
-
-    def sums(parameter):
-        noise = randomness.normal(parameter.shape, torch.float32, "cpu")
-        return torch.zeros_like(parameter), noise * done.noise_std(monitor.observed.steps)
+    sums = [torch.zeros_like(parameter) for parameter in layer.parameters()]
 
     def train():
-        for _ in range(60):
-            monitor.noised(list(layer.parameters()), sums)
+        for step in range(1, 61):
+            std = done.noise_std(step)
+            noise = [std * randomness.normal(total.shape, torch.float32, "cpu") for total in sums]
+            monitor.noised([*layer.parameters()], sums, noise, promised.clipping_norm)
 
     with pytest.raises(ContractBroken, match="times the planned standard deviation"):
         train()
@@ -253,16 +253,17 @@ def test_honest_runs_of_every_size_pass(plan):
 
 def test_only_one_step_in_every_is_measured():
     layer = torch.nn.Linear(2, 2)
-    monitor, measured = ContractMonitor(PLAN, layer, 60, every=6), []
-
-    def sums(parameter):
-        measured.append(monitor.observed.steps)
-        total = torch.zeros_like(parameter)
-        return total, total + 3 * torch.tensor([1.0, -1.0])
-
-    for _ in range(60):
-        monitor.noised(list(layer.parameters()), sums)
-    assert sorted(set(measured)) == list(range(1, 61, 6))
+    monitor = ContractMonitor(PLAN, layer, 60, every=6)
+    parameters = [*layer.parameters()]
+    sums = [torch.zeros_like(parameter) for parameter in parameters]
+    noise = [total + 3 * torch.tensor([1.0, -1.0]) for total in sums]
+    measured = []
+    for step in range(1, 61):
+        before = monitor.observed.noise_coordinates
+        monitor.noised(parameters, sums, noise, PLAN.clipping_norm)
+        if monitor.observed.noise_coordinates > before:
+            measured.append(step)
+    assert measured == list(range(1, 61, 6))
     ratio = monitor.observed.noise_squared / monitor.observed.noise_coordinates
     assert math.sqrt(ratio) == pytest.approx(1.0)
 

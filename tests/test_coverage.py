@@ -9,7 +9,7 @@ from plans import PLAN
 
 from dpmedbench import mechanisms, support
 from dpmedbench.config import Mechanism
-from dpmedbench.mechanisms.private import build
+from dpmedbench.dpsgd.training import build
 from dpmedbench.privacy.contract import ContractMonitor
 from dpmedbench.privacy.plan import thresholds
 from dpmedbench.privacy.randomness import Seeded

@@ -1,5 +1,7 @@
 """Too little memory: smaller physical batches, with the same result, or one sentence."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from little_cells import (
 
 from dpmedbench import memory, outcome, training
 from dpmedbench.errors import UserError
+from dpmedbench.models.unet import UNet
 from dpmedbench.training import Trainer
 
 GHOST = PRIVATE | {"mode": "ghost"}
@@ -82,6 +85,21 @@ def test_the_halved_batch_is_remembered(tmp_path, monkeypatch):
     assert again.history[-1]["physical_batch_size"] == 2
 
 
+@pytest.mark.parametrize(("most", "at_once"), [(4, 9), (2, 8), (1, 4)])
+def test_validation_keeps_to_small_batches_too(tmp_path, monkeypatch, most, at_once):
+    """It takes far less memory an image than training."""
+    forward, sizes = UNet.forward, []
+
+    def counted(network, images):
+        sizes.append((network.training, len(images)))
+        return forward(network, images)
+
+    monkeypatch.setattr(UNet, "forward", counted)
+    trained(tmp_path, records=data(27), execution={"physical_batch_size": most}, epochs=1)
+    assert max(size for training, size in sizes if training) == most
+    assert max(size for training, size in sizes if not training) == at_once
+
+
 def test_memory_too_small_for_one_image_is_one_sentence(tmp_path, monkeypatch):
     small_memory(monkeypatch, 0)
     with pytest.raises(UserError, match=r"too little for one image at a time \(CUDA out of mem"):
@@ -137,3 +155,25 @@ def test_a_network_that_does_not_fit_is_one_sentence():
 
     with pytest.raises(UserError, match=r"the network does not fit on the device \(CUDA out of"):
         memory.run(make)
+
+
+@pytest.mark.parametrize(("total", "shared", "said"), [(8e9, 1, "3"), (8e9, 3, ""), (2e9, 1, "")])
+def test_a_cell_says_how_many_like_it_a_gpu_has_room_for(monkeypatch, capsys, total, shared, said):
+    """Each takes 2 GB, and what CUDA takes of a GPU for a process."""
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 2_000_000_000)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, int(total)))
+    cell = SimpleNamespace(
+        device=torch.device("cuda"),
+        run=lambda: None,
+        stepped=True,
+        execution={"cells_per_gpu": shared},
+    )
+    memory.run(lambda halvings: cell)
+    printed = capsys.readouterr().err
+    assert (f"room for {said} cells like this one" in printed) if said else printed == ""
+    cell.stepped = False  # it had been trained to its end before
+    memory.run(lambda halvings: cell)
+    cell.stepped = True
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    memory.run(lambda halvings: cell)
+    assert capsys.readouterr().err == ""

@@ -9,9 +9,9 @@ from opacus.optimizers import AdaClipDPOptimizer
 from plans import PLAN
 from torch import nn
 
-from dpmedbench.mechanisms.private import build
-from dpmedbench.mechanisms.quantile import QuantileThreshold
-from dpmedbench.mechanisms.sparsification import Sparsifier, masked_step
+from dpmedbench.dpsgd.quantile import QuantileThreshold
+from dpmedbench.dpsgd.sparsification import Sparsifier, masked_step
+from dpmedbench.dpsgd.training import build
 from dpmedbench.privacy.contract import ContractMonitor
 from dpmedbench.privacy.randomness import Secure, Seeded
 

@@ -132,7 +132,7 @@ def state_of(trainer: Trainer) -> dict:
         "random": torch.get_rng_state(),
         "history": trainer.history,
         "halvings": trainer.halvings,
-        "halved": trainer.execution["physical_batch_size"],
+        "configured_batch": trainer.execution["physical_batch_size"],
         "step_seconds": trainer.timer.seconds,
         "peak_memory": trainer.peak.bytes,
         "first_step_seconds": trainer.first_step_seconds,
@@ -153,7 +153,7 @@ def restore(trainer: Trainer, state: dict) -> None:
     trainer.sampler.randomness.restore(state["sampler"])
     torch.set_rng_state(state["random"])
     trainer.history = state["history"]
-    if state["halved"] == trainer.execution["physical_batch_size"]:
+    if state["configured_batch"] == trainer.execution["physical_batch_size"]:
         trainer.halvings = max(trainer.halvings, state["halvings"])
     trainer.timer.seconds = state["step_seconds"]
     trainer.peak.bytes = state["peak_memory"]

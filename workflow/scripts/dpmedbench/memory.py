@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dpmedbench import collector
+from dpmedbench import collector, devices
 from dpmedbench.console import say
 from dpmedbench.errors import UserError, first_line
 
@@ -24,6 +24,7 @@ _TEXTS = (
     "unable to find an engine",  # cuDNN, where no engine got its workspace
     "could not create a primitive",  # all that oneDNN says of it
 )
+_CONTEXT = 600_000_000  # bytes of a GPU that a process takes before its first tensor, about
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -48,6 +49,7 @@ def run(make: Callable[[int], Trainer]) -> Trainer:
         trainer = _made(make, halvings)
         try:
             trainer.run()
+            _say_room(trainer)
             return trainer
         except Exception as error:
             if not out_of_memory(error):
@@ -64,6 +66,19 @@ def run(make: Callable[[int], Trainer]) -> Trainer:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         say(f"out of memory with {size} images at once ({reason}); going on with fewer")
+
+
+def _say_room(trainer: Trainer) -> None:
+    """Say how many such cells the GPU has room for, where that is more than may share it.
+
+    Not in a scheduler's job, which has a GPU of its own, nor where no step took memory.
+    """
+    if trainer.device.type != "cuda" or not trainer.stepped or devices.scheduler():
+        return
+    taken = torch.cuda.max_memory_reserved(trainer.device) + _CONTEXT
+    cells = torch.cuda.mem_get_info(trainer.device)[1] // taken
+    if cells > trainer.execution["cells_per_gpu"]:
+        say(f"the GPU has room for {cells} cells like this one (training.cells_per_gpu)")
 
 
 def _made(make: Callable[[int], Trainer], halvings: int) -> Trainer:

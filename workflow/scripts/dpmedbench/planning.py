@@ -13,6 +13,19 @@ from dpmedbench.privacy.randomness import Randomness, stream
 from dpmedbench.privacy.schedules import factors
 
 
+def decisive(settings: dict) -> dict:
+    """The settings that decide the weights: at a given noise delta and accountant do not.
+
+    Args:
+        settings: as made by `cells.settings`.
+    """
+    if settings["identity"]["target_epsilon"] is not None:
+        return settings
+    counted = ("delta", "accountant")
+    rest = {key: value for key, value in settings["privacy"].items() if key not in counted}
+    return settings | {"privacy": rest}
+
+
 def plan_for(settings: dict, network: torch.nn.Module, num_records: int) -> PrivacyPlan | None:
     """The plan of a private cell, its noise calibrated where a budget is given; else None.
 
@@ -21,7 +34,7 @@ def plan_for(settings: dict, network: torch.nn.Module, num_records: int) -> Priv
         num_records: of the training set.
     """
     mechanism, privacy = settings["mechanism"], settings["privacy"]
-    if not mechanisms.capabilities(mechanism["engine"]).private:
+    if not privacy:
         return None
     identity, options = settings["identity"], settings["training"]
     schedule = mechanism["noise_schedule"]
@@ -76,6 +89,5 @@ def _words(noise: dict | None) -> str:
 
 def randomness(settings: dict, purpose: str, device: torch.device | str) -> Randomness:
     """Where the draws for one purpose come from: streams of one cell are independent."""
-    private = mechanisms.capabilities(settings["mechanism"]["engine"]).private
-    secure = private and settings["privacy"]["secure_rng"]
+    secure = settings["privacy"].get("secure_rng")
     return stream(None if secure else settings["identity"]["seed"], purpose, device)

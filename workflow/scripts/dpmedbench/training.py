@@ -25,11 +25,11 @@ from dpmedbench import (
     tasks,
 )
 from dpmedbench.console import Progress, say
+from dpmedbench.dpsgd.training import PrivateTraining, build
 from dpmedbench.inputs import to_input
 from dpmedbench.mechanisms.none import OrdinaryTraining
-from dpmedbench.mechanisms.private import PrivateTraining, build
 from dpmedbench.optimization import make_optimizer, make_scheduler
-from dpmedbench.planning import check_images, plan_for, randomness
+from dpmedbench.planning import check_images, decisive, plan_for, randomness
 from dpmedbench.privacy.contract import ContractBroken, ContractMonitor
 from dpmedbench.privacy.randomness import stream_seed
 from dpmedbench.privacy.sampling import ShuffledSampler
@@ -42,8 +42,8 @@ PARTS = {"val": "validation", "test": "test", "test_noisy": "noisy test"}
 class Trainer:
     """One cell while it trains.
 
-    After `run`: `history` (a dict an epoch), `weights()`, `observed` (what the monitor saw),
-    `timer` and `first_step_seconds`.
+    After `run`: `history` (a dict an epoch), `weights()`, `observed` (what the monitor saw), what
+    it cost (`timer`, `peak`, `first_step_seconds`) and `stepped`, whether it made a step itself.
 
     Args:
         settings: as made by `cells.settings`.
@@ -104,8 +104,9 @@ class Trainer:
         self.history: list[dict] = []
         self.best: tuple[float, dict] | None = None
         self.first_step_seconds: float | None = None
+        self.stepped = False
         self.fingerprint = checkpoint.fingerprint(
-            settings=settings,
+            settings=decisive(settings),
             data=data.digest,
             weights=pretrained.digest(settings["model"]),
             code=code,
@@ -149,7 +150,11 @@ class Trainer:
     @property
     def can_halve(self) -> bool:
         """Whether less than now could be at once on the device."""
-        return max(self.physical_batch_size, self._halved(VALIDATION_BATCH)) > 1
+        return max(self.physical_batch_size, self._validation_batch) > 1
+
+    @property
+    def _validation_batch(self) -> int:
+        return self._halved(min(VALIDATION_BATCH, 4 * self.execution["physical_batch_size"]))
 
     def _halved(self, size: int) -> int:
         return max(1, size >> self.halvings)
@@ -200,13 +205,14 @@ class Trainer:
                 self._check_loss("training", losses)  # what breaks every promise
                 raise
             self.timer.stop()
-            first, tried = self.first_step_seconds is None, self.engine.trials > trials
-            if first:
+            special = not self.stepped or self.engine.trials > trials
+            self.stepped = True
+            if self.first_step_seconds is None:  # one of those that `cost.WARM_UP` leaves out
                 self.timer.wait()
                 self.first_step_seconds = time.monotonic() - self.started
-            elif tried:
+            elif special:
                 self.timer.forget()
-            if (first or tried) and self.steps_per_epoch > 1:
+            if special and self.steps_per_epoch > 1:
                 self.peak.start()  # such a step takes more
             samples += len(indices)
             empty += len(indices) == 0
@@ -265,7 +271,7 @@ class Trainer:
         """Loss and scores on what is not trained on, of the weights that would be reported now."""
         network = self.average.module if self.average else self.network
         network.eval()
-        row, size = {}, self._halved(VALIDATION_BATCH)
+        row, size = {}, self._validation_batch
         for part, (images, targets) in self.scored.items():
             scores, losses = self.task.scores(), []
             with torch.no_grad(), self._autocast():

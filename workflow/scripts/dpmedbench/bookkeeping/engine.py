@@ -17,9 +17,9 @@ from dpmedbench.bookkeeping.guard import Guard
 from dpmedbench.bookkeeping.kinds import layers_of
 from dpmedbench.bookkeeping.layers import Layer, wide
 from dpmedbench.bookkeeping.modes import GHOST, MODES
+from dpmedbench.dpsgd.clipping import factors
 from dpmedbench.errors import UserError
 from dpmedbench.mechanisms import FLAT, TWO_PASSES
-from dpmedbench.mechanisms.clipping import factors
 from dpmedbench.precision import keep_float32
 
 

@@ -17,7 +17,7 @@ class Training(Section):
         10, ge=1, description="Logical batch; for private cells the expected size."
     )
     physical_batch_size: int | None = Field(
-        None, ge=1, description="Most images at once on the device; null: batch_size."
+        None, ge=1, description="Most images at once in a pass of training; null: batch_size."
     )
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = Field("adam", description="Optimiser.")
     learning_rate: Positive = Field(5e-4, description="Learning rate.")

@@ -5,7 +5,7 @@ An engine is a module here with CAPABILITIES, which is read without importing to
     build(model, mode, clipping, thresholds, plan=None) -> engine
 
 A private engine computes the sum of clipped gradients and nothing else; noise, sparsification
-and the step are `private.PrivateTraining`, the same for all. An engine has
+and the step are `dpsgd.training.PrivateTraining`, the same for all. An engine has
 
     model               what the training loop calls
     parameters          the trainable ones, in the order of model.parameters()
@@ -78,8 +78,8 @@ class Capabilities:
 @functools.cache
 def names() -> tuple[str, ...]:
     """Engines by name."""
-    modules = [module.name for module in pkgutil.iter_modules(__path__)]
-    return tuple(sorted(name for name in modules if hasattr(load(name), "CAPABILITIES")))
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in modules if not name.startswith("_")))
 
 
 def load(engine: str) -> ModuleType:

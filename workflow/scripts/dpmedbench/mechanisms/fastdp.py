@@ -17,10 +17,10 @@ import io
 import warnings
 from typing import TYPE_CHECKING
 
+from dpmedbench.dpsgd.clipping import GAMMA, STABILITY, factors
 from dpmedbench.errors import UserError
 from dpmedbench.mechanisms import FLAT, PER_LAYER, Capabilities, Mode, Requirement
 from dpmedbench.mechanisms._fastdp_layers import check_layers
-from dpmedbench.mechanisms.clipping import GAMMA, STABILITY, factors
 from dpmedbench.privacy.plan import clipping_norm
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ CAPABILITIES = Capabilities(private=False, modes={"autograd": Mode({("none", "no
 class OrdinaryTraining:
     """Averages over the logical batch, however many physical batches it came in.
 
-    It has what the training loop asks of `private.PrivateTraining`.
+    It has what the training loop asks of `dpsgd.training.PrivateTraining`.
     """
 
     clipping_norm = math.nan

@@ -6,8 +6,8 @@ import torch
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from torch import Tensor, nn
 
+from dpmedbench.dpsgd.clipping import factors
 from dpmedbench.errors import UserError
-from dpmedbench.mechanisms.clipping import factors
 from dpmedbench.opacus_engines.base import Engine
 
 

@@ -7,8 +7,8 @@ from opacus.grad_sample import GradSampleModule, GradSampleModuleExpandedWeights
 from opacus.optimizers import DPOptimizer, DPPerLayerOptimizer
 from torch import Tensor, nn
 
+from dpmedbench.dpsgd.clipping import factors
 from dpmedbench.errors import UserError
-from dpmedbench.mechanisms.clipping import factors
 from dpmedbench.opacus_engines.base import Engine
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 import torch
@@ -143,18 +143,19 @@ class ContractMonitor:
 
     def noised(
         self,
-        parameters: list[nn.Parameter],
-        sums: Callable[[nn.Parameter], tuple[torch.Tensor, torch.Tensor]],
-        clipping_norm: float | None = None,
-        kept: list[torch.Tensor] | None = None,
+        parameters: Sequence[nn.Parameter],
+        sums: Sequence[torch.Tensor],
+        released: Sequence[torch.Tensor],
+        clipping_norm: float,
+        kept: Sequence[torch.Tensor] | None = None,
     ) -> None:
         """Record the noise of one step.
 
         Args:
             parameters: those that got noise.
-            sums: gives, for one of them, the sum of its clipped per-sample gradients and that
-                sum with noise, both of its shape; called on the measured steps only.
-            clipping_norm: of this step, where thresholds adapt; the plan's if None.
+            sums: of the clipped per-sample gradients, one for each of them and of its shape.
+            released: those sums with their noise.
+            clipping_norm: the longest that a clipped gradient can be in this step.
             kept: bool masks, one a parameter and of its shape, where only some coordinates are
                 released: the others must have neither sum nor noise.
         """
@@ -174,17 +175,15 @@ class ContractMonitor:
                 "the planned steps only"
             )
         if (observed.steps - 1) % self.every == 0:
-            norm = plan.clipping_norm if clipping_norm is None else clipping_norm
-            self._measure(parameters, sums, norm, kept or [None] * len(parameters))
+            kept = kept or [None] * len(parameters)
+            self._measure(parameters, sums, released, clipping_norm, kept)
 
-    def _measure(self, parameters, sums, clipping_norm, kept) -> None:
+    def _measure(self, parameters, sums, released, clipping_norm, kept) -> None:
         """Check the size of the clipped sum and the noise on each tensor."""
         plan, observed = self.plan, self.observed
-        std = plan.gradient_noise_multiplier(observed.steps) * clipping_norm
+        std = plan.noise_std(observed.steps, clipping_norm)
         names = [self.trainable.get(id(parameter), "?") for parameter in parameters]
-        found = [
-            _sizes(*sums(parameter), mask) for parameter, mask in zip(parameters, kept, strict=True)
-        ]
+        found = [_sizes(*tensors) for tensors in zip(sums, released, kept, strict=True)]
         clipped, squares, coordinates, leaks = torch.stack(found, dim=1).tolist()  # one wait
         for name, leaked in zip(names, leaks, strict=True):
             if leaked:

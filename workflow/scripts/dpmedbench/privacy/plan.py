@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from dpmedbench.errors import UserError
 from dpmedbench.privacy import accounting
 
-NEIGHBOURING = ("add_remove", "replace_one", "zero_out")
 _ACCOUNTED = {
     ("poisson", "add_remove"): accounting.ACCOUNTANTS,
     ("poisson", "zero_out"): accounting.ACCOUNTANTS,
@@ -176,24 +175,18 @@ class PrivacyPlan:
         epoch = (step - 1) // self.steps_per_epoch
         return self.noise_multiplier * (self.noise_factors[epoch] if self.noise_factors else 1.0)
 
-    def gradient_noise_multiplier(self, step: int) -> float:
-        """The noise multiplier of the gradients at `step`.
-
-        It is the step's, unless a share of that is spent on the count of clipped gradients:
-        (sigma^-2 - (2 sigma_b)^-2)^(-1/2) (Andrew et al. 2021, theorem 1). The formula is the
-        same for replaced records, which double the sensitivity of both.
-        """
-        sigma = self.noise_multiplier_at(step)
-        if self.count_noise is None:
-            return sigma
-        return (sigma**-2 - (2 * self.count_noise) ** -2) ** -0.5
-
-    def noise_std(self, step: int) -> float:
+    def noise_std(self, step: int, clipping_norm: float | None = None) -> float:
         """Standard deviation of the Gaussian added to each coordinate of the clipped sum.
 
-        For thresholds that adapt it is of the first ones.
+        It is the step's noise multiplier times `clipping_norm` (None: of the plan's thresholds;
+        another where they adapt), unless a share is spent on the count of clipped gradients: then
+        sigma becomes (sigma^-2 - (2 sigma_b)^-2)^(-1/2) (Andrew et al. 2021, theorem 1). The
+        formula is the same for replaced records, which double the sensitivity of both.
         """
-        return self.gradient_noise_multiplier(step) * self.clipping_norm
+        sigma = self.noise_multiplier_at(step)
+        if self.count_noise is not None:
+            sigma = (sigma**-2 - (2 * self.count_noise) ** -2) ** -0.5
+        return sigma * (self.clipping_norm if clipping_norm is None else clipping_norm)
 
     def sampler(self, randomness):
         """The sampler of this plan, drawing from `randomness`."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
-from dpmedbench.mechanisms.clipping import factors
-from dpmedbench.mechanisms.quantile import QuantileThreshold
-from dpmedbench.mechanisms.sparsification import Sparsifier, masked_step
-from dpmedbench.privacy.plan import clipping_norm
-
-if TYPE_CHECKING:
-    import torch
-
-    from dpmedbench.privacy.contract import ContractMonitor
-    from dpmedbench.privacy.plan import PrivacyPlan
+from dpmedbench import mechanisms
+from dpmedbench.dpsgd.clipping import factors
+from dpmedbench.dpsgd.quantile import QuantileThreshold
+from dpmedbench.dpsgd.sparsification import Sparsifier, masked_step
+from dpmedbench.privacy.contract import ContractMonitor
+from dpmedbench.privacy.plan import PrivacyPlan, clipping_norm
 
 
 def build(
@@ -31,8 +27,6 @@ def build(
         mechanism: the section of the configuration.
         masks: where the coordinates of random sparsification are drawn, on the model's device.
     """
-    from dpmedbench import mechanisms
-
     engine = mechanisms.load(mechanism["engine"]).build(
         model, mechanism["mode"], mechanism["clipping"], plan.thresholds, plan
     )
@@ -110,18 +104,12 @@ class PrivateTraining:
         self._prepare()
         engine, masks = self.engine, self.engine.masks
         clipping_norm = self.clipping_norm
-        std = self.plan.gradient_noise_multiplier(self._step) * clipping_norm
         sums = engine.sums()
-        released = self._noised(sums, std)
+        released = self._noised(sums, self.plan.noise_std(self._step, clipping_norm))
+        self.monitor.noised(engine.parameters, sums, released, clipping_norm, masks)
+        torch._foreach_div_(released, self.plan.batch_size)
         for parameter, gradient in zip(engine.parameters, released, strict=True):
             parameter.grad = gradient
-        sums = dict(zip(engine.parameters, sums, strict=True))
-        self.monitor.noised(
-            engine.parameters,
-            lambda p: (sums[p], p.grad * self.plan.batch_size),
-            clipping_norm=clipping_norm,
-            kept=masks,
-        )
         if masks is None:
             self.optimizer.step()
         else:
@@ -130,9 +118,7 @@ class PrivateTraining:
         self._follow_norms()
 
     def _noised(self, sums: list[torch.Tensor], std: float) -> list[torch.Tensor]:
-        """(sums + noise) / batch size; one draw for all tensors, which costs the device less."""
-        import torch
-
+        """Sums + noise; one draw for all tensors, which costs the device less."""
         sizes = [total.numel() for total in sums]
         flat = self.randomness.normal((sum(sizes),), sums[0].dtype, sums[0].device).mul_(std)
         with torch.no_grad():  # in which views may be written to
@@ -142,7 +128,6 @@ class PrivateTraining:
             if self.engine.masks is not None:
                 torch._foreach_mul_(noised, self.engine.masks)
             torch._foreach_add_(noised, sums)
-            flat.div_(self.plan.batch_size)
         return noised
 
     @property
@@ -161,8 +146,6 @@ class PrivateTraining:
         The latter is bool, (n, 1) for flat, (n, L) for per-layer clipping. None when every batch
         was empty or the engine cannot tell.
         """
-        import torch
-
         if not self._norms:
             return None
         found = torch.cat(self._norms), torch.cat(self._clipped)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 
 class Sparsifier:
@@ -46,8 +44,6 @@ class Sparsifier:
 
         To be called for every step in turn; a run goes on at the start of an epoch.
         """
-        import torch
-
         position = (step - 1) % self.steps_per_epoch
         refresh = min(self.refresh, self.steps_per_epoch)
         if position in {k * self.steps_per_epoch // refresh for k in range(refresh)}:
@@ -69,8 +65,6 @@ def masked_step(
     Otherwise momentum and weight decay would go on moving weights that got no gradient, and the
     second moments of Adam would decay.
     """
-    import torch
-
     before = [
         (p.detach().clone(), {k: v.clone() for k, v in _coordinates(optimizer, p).items()})
         for p in parameters

@@ -1,4 +1,7 @@
-"""Clipping functions: by what each per-sample gradient is multiplied before it is summed."""
+"""Clipping functions: by what each per-sample gradient is multiplied before it is summed.
+
+Engines import them, and engines are read without torch.
+"""
 
 from __future__ import annotations
 
