@@ -46,6 +46,22 @@ def test_patients_alone_would_not_cover():
     assert np.mean([low <= 0 <= high for low, high in ends]) < 0.6
 
 
+def test_the_largest_of_many_means_is_above_0_by_luck_alone_once_in_forty_times():
+    rng = np.random.default_rng(4)
+    lucky = 0
+    for _ in range(400):
+        frame = pd.DataFrame({"setting": np.repeat(range(9), 3), "value": rng.normal(size=27)})
+        value, low, high = statistics.largest_mean(frame, "value", "setting")
+        assert value == pytest.approx(frame.groupby("setting")["value"].mean().max())
+        assert low < value < high
+        lucky += low > 0
+    # that of `mean_interval`, of the chosen one as if it had been alone, is in half of them
+    assert lucky / 400 <= 0.05
+    value, low, high = statistics.largest_mean(frame.iloc[:1], "value", "setting")
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
 def test_rows_of_a_patient_are_no_further_patients():
     frame = crossed(3, 8, 1)
     twice = pd.concat([frame, frame])

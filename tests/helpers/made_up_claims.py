@@ -10,18 +10,26 @@ from dpmedbench import evaluation, results
 
 RUNS = 4
 SIGMAS = (0.3, 0.5, 0.7, 1.0)
+RECORDS = {"duke": 88, "umn": 575}  # 80 % of the images, by whole patients
+FLAT = {"clipping_style": "flat"}
+PER_LAYER = {"clipping_style": "per_layer", "layer_thresholds": "same"}
 WAYS = {
     "ordinary": {"engine": "none"},
-    "opacus": {"engine": "opacus", "mode": "hooks", "clipping": "abadi"},
-    "book_keeping": {"engine": "bookkeeping", "mode": "mix_opt", "clipping": "automatic"},
-    "automatic": {"engine": "opacus", "mode": "hooks", "clipping": "automatic"},
-    "sparsified": {"engine": "opacus", "mode": "hooks", "clipping": "abadi", "sparsification": 0.9},
-    "local": {"engine": "local", "mode": "laplace"},
+    "opacus": {"engine": "opacus", "mode": "hooks", "clipping": "abadi"} | PER_LAYER,
+    "book_keeping": {"engine": "bookkeeping", "mode": "mix_opt", "clipping": "automatic"} | FLAT,
+    "automatic": {"engine": "opacus", "mode": "hooks", "clipping": "automatic"} | PER_LAYER,
+    "sparsified": {"engine": "opacus", "mode": "hooks", "clipping": "abadi", "sparsification": 0.9}
+    | PER_LAYER,
+    "laplace": {"engine": "local", "mode": "laplace"},
     "scalar": {"engine": "local", "mode": "scalar_per_image"},
+    "flat": {"engine": "opacus", "mode": "hooks", "clipping": "abadi"} | FLAT,
+    "alike": {"engine": "opacus", "mode": "hooks", "clipping": "automatic"} | FLAT,
+    "fastdp": {"engine": "fastdp", "mode": "mix_opt", "clipping": "automatic"} | FLAT,
+    "ghost_clip": {"engine": "bookkeeping", "mode": "ghost_clip", "clipping": "abadi"} | FLAT,
 }
 COUNTS = {"images": 1, "present": 1, **dict.fromkeys(evaluation.DISTANCES.values(), 0)}
 METRICS = (
-    *("train_loss", "val_loss", "mean_val_loss", "train_accuracy", "test_accuracy_last"),
+    *("train_loss", "val_loss", "mean_val_loss", "train_accuracy_best", "test_accuracy_best"),
     *("val_pixel_accuracy", "first_val_pixel_accuracy", "first_epsilon"),
     *("step_seconds", "epoch_seconds", "peak_bytes"),
 )
@@ -29,7 +37,7 @@ METRICS = (
 
 def cell(way, run, level=None, model="unet", dataset="duke", **values):
     """A row of the cells; its mechanism has a name that says nothing."""
-    label = {"local": "beta", "scalar": "beta"}.get(way, "sigma")
+    label = {"laplace": "beta", "scalar": "beta"}.get(way, "sigma")
     place = {
         "dataset": dataset,
         "model": model,
@@ -46,7 +54,9 @@ def cell(way, run, level=None, model="unet", dataset="duke", **values):
     private = label == "sigma" and level is not None
     traits["noise_schedule"] = "constant" if private else None
     numbers = dict.fromkeys(METRICS, 1.0)
-    numbers |= {"epsilon": 10.0 if private else math.inf, "epochs": 100, "batch_size": 10}
+    numbers |= dict.fromkeys(("epsilon", "epsilon_prv"), 10.0 if private else math.inf)
+    numbers |= {"epochs": 100, "batch_size": 10}
+    numbers |= {"sampling": "poisson", "delta": 1e-5, "num_records": RECORDS.get(dataset, 99)}
     numbers |= {"device": "made-up device", "published": dataset}
     return place | traits | WAYS[way] | numbers | values
 
@@ -127,6 +137,20 @@ def rising(way, metric, slope=lambda level, effect: effect * level):
     return of
 
 
+def middle(way, dataset):
+    """The middle noise multipliers take the effect times the seconds of the ends."""
+
+    def of(effect):
+        cells = [
+            cell(way, run, level, dataset=dataset, epoch_seconds=effect(run) if among else 1.0)
+            for run in range(RUNS)
+            for level, among in zip(SIGMAS, (False, True, True, False), strict=True)
+        ]
+        return made(cells)
+
+    return of
+
+
 def scored(way, levels=(1, 2, 4)):
     """The balanced accuracy falls by the effect at each level."""
 
@@ -161,11 +185,16 @@ def sparse(effect):
 
 
 def published_epsilon(effect):
-    """At noise multiplier 0.3, 100 epochs: the effect times 500; other lengths do not count."""
-    return made(
-        [cell("opacus", run, 0.3, epsilon=500 * effect(run)) for run in range(RUNS)]
-        + [cell("book_keeping", run, 0.3, epsilon=1.0, epochs=7) for run in range(RUNS)]
-    )
+    """By prv the effect times what is published; neither other lengths nor Book-Keeping on UMN,
+    of which nothing is, count."""
+    found = []
+    for run in range(RUNS):
+        for dataset, value in (("duke", 500), ("umn", 350)):
+            same = {"run": run, "level": 0.3, "dataset": dataset}
+            found.append(cell("opacus", epsilon_prv=value * effect(run), epsilon=1.0, **same))
+        found.append(cell("book_keeping", run, 0.3, epsilon_prv=1.0, epochs=7))
+        found.append(cell("book_keeping", run, 0.3, dataset="umn", epsilon_prv=1.0))
+    return made(found)
 
 
 def falling_epsilon(effect):
@@ -197,13 +226,16 @@ def on_patients(effect):
     return made(cells, [0.5] * RUNS + [0.5 + effect(run) for run in range(RUNS)])
 
 
-def local_and_private(effect):
-    """The accuracy of DP-SGD is 0.4, that of local noise 0.4 + the effect; scalars do not count."""
-    cells = [cell("opacus", run, 2) for run in range(RUNS)]
-    cells += [cell("local", run, 2) for run in range(RUNS)]
-    cells += [cell("scalar", run, 2) for run in range(RUNS)]
-    scores = [0.4] * RUNS + [0.4 + effect(run) for run in range(RUNS)] + [1.0] * RUNS
-    return made(cells, scores, classified=True)
+def local_and_private(way, other):
+    """The accuracy of DP-SGD is 0.4, that of a local noise 0.4 + the effect; another does not
+    count."""
+
+    def of(effect):
+        cells = [cell(name, run, 2) for name in ("opacus", way, other) for run in range(RUNS)]
+        scores = [0.4] * RUNS + [0.4 + effect(run) for run in range(RUNS)] + [1.0] * RUNS
+        return made(cells, scores, classified=True)
+
+    return of
 
 
 def ranges(effect):
@@ -220,64 +252,113 @@ def ranges(effect):
 
 def one_case(effect):
     """The test accuracy is above that of training by the effect at one beta, below at another."""
-    cells = [cell("local", run, 4, test_accuracy_last=1 + effect(run)) for run in range(RUNS)]
-    return made(cells + [cell("local", run, 1, test_accuracy_last=0.1) for run in range(RUNS)])
+    cells = [cell("scalar", run, 4, test_accuracy_best=1 + effect(run)) for run in range(RUNS)]
+    return made(cells + [cell("laplace", run, 1, test_accuracy_best=0.1) for run in range(RUNS)])
 
 
+def doubling(level, effect):
+    return effect * math.log2(level)
+
+
+BY_ENGINE = {"bookkeeping": "book_keeping", "fastdp": "fastdp"}
+BY_NOISE = {"laplace": "laplace", "scalar": "scalar", "dp_sgd": "opacus"}
 # claim: what makes the results, the effect that supports it, one that contradicts it, and two
 # that take turns over the runs, so that it cannot be decided
 CASES = {
     "bookkeeping.budget": (pair("opacus", "book_keeping", "epsilon"), 5.0, 10.0, (9.0, 11.0)),
     "bookkeeping.budget_reached": (published_epsilon, 1.0, 0.5, (0.8, 1.2)),
-    "bookkeeping.time": (pair("book_keeping", "opacus", "epoch_seconds"), 1.5, 0.8, (0.5, 2.0)),
-    "bookkeeping.time_noise": (
+    **{
+        f"bookkeeping.{name}_{engine}": (pair(way, other, "epoch_seconds"), 1.5, 0.8, (0.5, 2.0))
+        for name, other in (("time", "opacus"), ("time_alike", "alike"))
+        for engine, way in BY_ENGINE.items()
+    },
+    "bookkeeping.time_noise_duke": (middle("book_keeping", "duke"), 1.2, 1.0, (0.7, 1.4)),
+    "bookkeeping.time_noise_umn": (middle("book_keeping", "umn"), 0.8, 1.0, (0.7, 1.4)),
+    "bookkeeping.time_noise_umn_opacus": (middle("opacus", "umn"), 0.8, 1.0, (0.7, 1.4)),
+    "bookkeeping.time_noise_duke_opacus": (
         rising("opacus", "epoch_seconds", lambda level, effect: math.exp(effect * level)),
-        *(0.5, 0.0, (-0.5, 0.5)),
+        *(-0.5, 0.0, (-0.5, 0.5)),
     ),
     "bookkeeping.training_loss_noise": (rising("opacus", "train_loss"), 0.5, -0.5, (-0.5, 0.5)),
     "bookkeeping.validation_loss_noise": (
         rising("book_keeping", "val_loss"),
         *(0.5, -0.5, (-0.5, 0.5)),
     ),
-    "bookkeeping.validation_loss": (
-        pair("book_keeping", "opacus", "mean_val_loss", 1.0),
-        *(0.2, -0.2, (-0.2, 0.2)),
-    ),
     "bookkeeping.budget_early": (
         pair("opacus", "book_keeping", "first_epsilon"),
         *(0.5, 1.0, (0.9, 1.1)),
     ),
-    "bookkeeping.training_loss_duke": (
-        pair("book_keeping", "opacus", "train_loss", 1.0),
-        *(0.2, -0.2, (-0.2, 0.2)),
-    ),
     **{
-        f"bookkeeping.{name}": (pair(*ways, loss, dataset="umn"), 1.02, 1.4, (0.7, 1.4))
-        for name, loss, *ways in (
-            ("training_loss_umn", "train_loss", "ordinary", "book_keeping"),
-            ("validation_loss_umn", "val_loss", "ordinary", "book_keeping"),
-            ("training_loss_umn_opacus", "train_loss", "book_keeping", "opacus"),
-            ("validation_loss_umn_opacus", "val_loss", "book_keeping", "opacus"),
+        f"bookkeeping.{name}": (
+            pair("book_keeping", "opacus", loss, 1.0),
+            *(0.2, -0.2, (-0.2, 0.2)),
+        )
+        for name, loss in (
+            ("training_loss_duke", "train_loss"),
+            ("validation_loss_duke", "val_loss"),
+            ("validation_loss", "mean_val_loss"),
+        )
+    },
+    **{
+        f"bookkeeping.{name}": (pair(*ways, loss, dataset=dataset), 1.02, 1.4, (0.7, 1.4))
+        for name, dataset, loss, *ways in (
+            ("training_loss_umn", "umn", "train_loss", "ordinary", "book_keeping"),
+            ("validation_loss_umn", "umn", "val_loss", "ordinary", "book_keeping"),
+            ("training_loss_umn_opacus", "umn", "train_loss", "book_keeping", "opacus"),
+            ("validation_loss_umn_opacus", "umn", "val_loss", "book_keeping", "opacus"),
+            ("training_loss_duke_alike", "duke", "train_loss", "book_keeping", "alike"),
+            ("validation_loss_alike", "duke", "mean_val_loss", "book_keeping", "alike"),
         )
     },
     "bookkeeping.loss_range": (ranges, -0.5, 0.5, (-0.5, 0.5)),
-    "local_dp.training_accuracy": (
-        rising("local", "train_accuracy", lambda level, effect: effect * math.log2(level)),
-        *(-0.05, 0.05, (-0.05, 0.05)),
-    ),
-    "local_dp.training_accuracy_dp_sgd": (
-        rising("opacus", "train_accuracy", lambda level, effect: effect * math.log2(level)),
-        *(-0.05, 0.05, (-0.05, 0.05)),
-    ),
-    "local_dp.test_accuracy": (scored("local"), 0.0, -0.2, (-0.2, 0.2)),
-    "local_dp.test_accuracy_dp_sgd": (scored("opacus"), 0.0, -0.2, (-0.2, 0.2)),
+    **{
+        f"local_dp.{name}_{noise}": (rising(way, metric, doubling), *effects)
+        for name, metric, *effects in (
+            ("training_accuracy", "train_accuracy_best", -0.05, 0.05, (-0.05, 0.05)),
+            ("test_accuracy", "test_accuracy_best", 0.0, -0.2, (-0.2, 0.2)),
+            ("decline", "test_accuracy_best", -0.2, 0.2, (-0.2, 0.2)),
+        )
+        for noise, way in BY_NOISE.items()
+    },
+    **{
+        f"local_dp.{name}_{noise}_balanced": (scored(way), *effects)
+        for name, *effects in (
+            ("test_accuracy", 0.0, -0.2, (-0.2, 0.2)),
+            ("decline", -0.2, 0.2, (-0.2, 0.2)),
+        )
+        for noise, way in BY_NOISE.items()
+    },
+    **{
+        f"local_dp.local_better_{way}": (
+            pair("opacus", way, "test_accuracy_best", 1.0),
+            *(0.2, -0.2, (-0.2, 0.2)),
+        )
+        for way in ("laplace", "scalar")
+    },
+    **{
+        f"local_dp.local_better_balanced_{way}": (
+            local_and_private(way, other),
+            *(0.2, -0.2, (-0.2, 0.2)),
+        )
+        for way, other in (("laplace", "scalar"), ("scalar", "laplace"))
+    },
     "local_dp.below_test_accuracy": (one_case, 0.2, -0.2, (-0.2, 0.2)),
-    "local_dp.noise": (scored("opacus"), -0.2, 0.2, (-0.2, 0.2)),
-    "local_dp.local_better": (local_and_private, 0.2, -0.2, (-0.2, 0.2)),
-    "engines.time": (pair("ordinary", "book_keeping", "step_seconds"), 1.1, 1.5, (1.0, 1.5)),
-    "engines.memory": (pair("ordinary", "book_keeping", "peak_bytes"), 1.1, 1.5, (1.0, 1.5)),
-    "engines.faster": (pair("book_keeping", "opacus", "step_seconds"), 1.5, 0.8, (0.5, 2.0)),
-    "engines.leaner": (pair("book_keeping", "opacus", "peak_bytes"), 1.5, 0.8, (0.5, 2.0)),
+    **{
+        f"engines.{name}_{engine}": (pair("ordinary", way, metric), 1.1, 1.5, (1.0, 1.5))
+        for name, metric in (("time", "step_seconds"), ("memory", "peak_bytes"))
+        for engine, way in BY_ENGINE.items()
+    },
+    **{
+        f"engines.{name}_{engine}": (pair(way, "flat", metric), *effects)
+        for name, metric, *effects in (
+            ("faster", "step_seconds", 1.5, 0.8, (0.5, 2.0)),
+            ("leaner", "peak_bytes", 1.5, 0.8, (0.5, 2.0)),
+            ("speed", "step_seconds", 2.0, 1.2, (0.5, 3.0)),
+            ("saving", "peak_bytes", 2.0, 0.8, (0.5, 2.0)),
+        )
+        for engine, way in BY_ENGINE.items()
+    },
+    "engines.ghost_clip": (pair("ordinary", "ghost_clip", "step_seconds"), 2.0, 3.0, (1.0, 3.0)),
     "engines.opacus_overhead": (pair("ordinary", "opacus", "step_seconds"), 2.4, 4.0, (1.5, 4.0)),
     "clipping.training_loss": (
         pair("ordinary", "automatic", "train_loss", 1.0),
@@ -301,6 +382,18 @@ CASES = {
     "clipping.accuracy_start": (
         pair("ordinary", "automatic", "first_val_pixel_accuracy", 1.0),
         *(0.2, -0.2, (-0.2, 0.2)),
+    ),
+    "clipping.matching_train_loss": (
+        pair("ordinary", "automatic", "train_loss"),
+        *(1.0, 1.4, (0.7, 1.4)),
+    ),
+    "clipping.matching_val_loss": (
+        pair("ordinary", "automatic", "val_loss"),
+        *(1.0, 1.4, (0.7, 1.4)),
+    ),
+    "clipping.matching_accuracy": (
+        pair("ordinary", "automatic", "val_pixel_accuracy", 1.0),
+        *(0.0, -0.1, (-0.1, 0.1)),
     ),
     "clipping.utility": (on_patients, 0.0, -0.1, (-0.1, 0.1)),
 }

@@ -18,14 +18,17 @@ TRAITS = [
     "mode",
     "clipping",
     "clipping_style",
+    "layer_thresholds",
     "sparsification",
     "noise_schedule",
     "noise_multiplier",
     "target_epsilon",
     "beta",
 ]
+ALWAYS = "constant_test_accuracy"  # of images, in any epoch
+PLAN = ("epsilon", "epsilon_prv", "epochs", "num_records", "sampling", "delta")
 # "published": the loader of a dataset that is not generated, which tells what is published of it
-ABOUT = ("published", "epsilon", "first_epsilon", "epochs", "batch_size", "device")
+ABOUT = ("published", *PLAN, "first_epsilon", "batch_size", "device", ALWAYS)
 LAST = (
     "train_loss",
     "val_loss",
@@ -36,6 +39,7 @@ LAST = (
     "val_accuracy",
     "val_balanced_accuracy",
     "train_accuracy",
+    ALWAYS,
 )
 FIRST = {"epsilon": "first_epsilon", "val_pixel_accuracy": "first_val_pixel_accuracy"}
 MEASURED = {
@@ -143,13 +147,15 @@ def read(paths: Mapping[str, str | Path], real: Mapping[str, str]) -> Results:
 
 
 def _cells(paths: Mapping[str, str | Path], scores: pd.DataFrame) -> pd.DataFrame:
-    privacy = tables.read(paths["privacy"], [*CELL, *TRAITS, "epsilon", "epochs"])
+    privacy = tables.read(paths["privacy"])
+    privacy["layer_thresholds"] = _layer_thresholds(privacy)
     cost = tables.read(paths["cost"])
     gpu = cost["peak_gpu_bytes"].astype(float)
     cost["peak_bytes"] = gpu.where(gpu.notna(), cost["peak_host_bytes"])
     measured = ["batch_size", "device", *MEASURED.values(), "peak_bytes"]
     cost = cost.rename(columns=MEASURED)[[*CELL, *measured]]
-    cells = privacy.merge(cost, on=CELL).merge(_last(paths["history"]), on=CELL)
+    cells = privacy[[*CELL, *TRAITS, *PLAN]].merge(cost, on=CELL)
+    cells = cells.merge(_last(paths["history"]), on=CELL)
     for (predictor, metric), name in SCORED.items():
         rows = scores[(scores["predictor"] == predictor) & (scores["metric"] == metric)]
         if len(rows):
@@ -157,6 +163,14 @@ def _cells(paths: Mapping[str, str | Path], scores: pd.DataFrame) -> pd.DataFram
                 rows[[*CELL, "value"]].rename(columns={"value": name}), on=CELL, how="left"
             )
     return cells
+
+
+def _layer_thresholds(privacy: pd.DataFrame) -> pd.Series:
+    """ "same" where each tensor has the whole threshold R, "scaled" where they share it, "none"
+    where all have one norm."""
+    whole = privacy["effective_max_grad_norm"] > 1.001 * privacy["max_grad_norm"]  # not by rounding
+    of_layers = whole.map({True: "same", False: "scaled"})
+    return of_layers.where(privacy["clipping_style"] == "per_layer", "none")
 
 
 def _last(path: str | Path) -> pd.DataFrame:

@@ -108,6 +108,21 @@ def mean_interval(
     return point, float(low), float(high)
 
 
+def largest_mean(frame: pd.DataFrame, value: str, group: str) -> tuple[float, float, float]:
+    """The largest of the means of a column over the rows of each group, and the ends of its 95 %
+    interval.
+
+    The interval allows for the choice among the groups: it is Student's, since a bootstrap of few
+    rows has no ends so far out, at a level that is corrected for their number (Bonferroni). The
+    ends are NaN for a single row.
+    """
+    groups = frame.groupby(group)[value]
+    values = groups.get_group(groups.mean().idxmax())
+    tail = (1 - CONFIDENCE) / 2 / groups.ngroups
+    reach = float(stats.t.isf(tail, len(values) - 1) * values.sem())
+    return float(values.mean()), float(values.mean() - reach), float(values.mean() + reach)
+
+
 def paired_test(differences: Sequence[float]) -> float:
     """Two-sided p of "the differences of the units lie around 0", NaN for fewer than two.
 

@@ -1,24 +1,26 @@
 """The claims of the published studies, each decided by the results of the study that ran.
 
-One module a study. A claim is a function of the results, marked with `base.claim`, that returns
-what was found, or None where the cells it takes were not run. Settings are recognised by what they
-are (engine, mode, clipping, sparsification), not by the names of the configuration; published data
-by their loader, whatever the dataset is called, and networks by name.
+One module or package a study. A claim is a function of the results, marked with `base.claim`, that
+returns what was found, or None where the cells it takes were not run. Settings are recognised by
+what they are (engine, mode, clipping, sparsification), not by the names of the configuration;
+published data by their loader, whatever the dataset is called, and networks by name.
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
-from dpmedbench.claims import bookkeeping, clipping, engines, local_dp
+from dpmedbench.claims import clipping, engines, local_dp
 from dpmedbench.claims.base import Claim
+from dpmedbench.claims.bookkeeping import budget, losses, times
 from dpmedbench.results import Results
 
 CLAIMS = tuple(
-    found
-    for module in (bookkeeping, local_dp, engines, clipping)
+    claim
+    for module in (budget, times, losses, local_dp, engines, clipping)
     for found in vars(module).values()
-    if isinstance(found, Claim)
+    for claim in (found if isinstance(found, tuple) else [found])
+    if isinstance(claim, Claim)
 )
 
 

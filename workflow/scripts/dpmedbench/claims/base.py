@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import pandas as pd
 from dpmedbench import statistics
 from dpmedbench.evaluation import RUN
 from dpmedbench.results import Results
-from dpmedbench.summary import text
+from dpmedbench.summary import NOTHING, text
 from dpmedbench.verdicts import CONTRADICTED, NOT_RUN, SUPPORTED, UNCLEAR
 
 SAME = 0.01  # epsilons within 1 % are equal
@@ -72,12 +73,31 @@ class Claim:
         }
 
 
-def claim(source: str, sentence: str, statistic: str) -> Callable:
-    """Make a claim of a function of the results: its id is study.name."""
+def claim(
+    source: str, sentence: str, statistic: str, each: Mapping[str, Sequence[str]] | None = None
+) -> Callable:
+    """Make a claim of a function of the results: its id is study.name.
 
-    def of(decide: Callable[[Results], Finding | None]) -> Claim:
-        study = decide.__module__.rpartition(".")[2]
-        return Claim(f"{study}.{decide.__name__}", study, source, sentence, statistic, decide)
+    With `each`, a tuple of claims, one of each of its keys: the function takes the key first, the
+    id ends in it, and its words stand for the {} of the sentence and the statistic.
+    """
+
+    def of(decide: Callable) -> Claim | tuple[Claim, ...]:
+        study = decide.__module__.split(".")[2]
+        name = f"{study}.{decide.__name__}"
+        if each is None:
+            return Claim(name, study, source, sentence, statistic, decide)
+        return tuple(
+            Claim(
+                f"{name}_{key}",
+                study,
+                source,
+                sentence.format(*words),
+                statistic.format(*words),
+                functools.partial(decide, key),
+            )
+            for key, words in each.items()
+        )
 
     return of
 
@@ -88,7 +108,7 @@ def judge(estimate: Estimate, above: float = -math.inf, below: float = math.inf)
     "supported" where its interval is within, "contradicted" where the interval is without, and
     "cannot be separated" where it is neither or there is none.
     """
-    _, low, high, _ = estimate
+    low, high = (0.0 if abs(end) < NOTHING else end for end in estimate[1:3])
     if low > above and high < below:
         return SUPPORTED
     return CONTRADICTED if high <= above or low >= below else UNCLEAR
@@ -161,6 +181,16 @@ def ratio(pairs: pd.DataFrame) -> Estimate | None:
 def difference(pairs: pd.DataFrame) -> Estimate | None:
     """The mean of second - first."""
     return mean(pairs, pairs["second"] - pairs["first"])
+
+
+def largest(pairs: pd.DataFrame) -> Estimate | None:
+    """The mean of second - first in the setting where it is largest; the interval, over the runs
+    there, allows for the choice."""
+    if pairs.empty:
+        return None
+    effects = pairs.assign(effect=pairs["second"] - pairs["first"])
+    found = statistics.largest_mean(effects, "effect", "setting")
+    return Estimate(*found, f"largest of {_of(pairs['run'].nunique(), pairs['setting'].nunique())}")
 
 
 def spread(values: pd.Series, of: str) -> Estimate | None:

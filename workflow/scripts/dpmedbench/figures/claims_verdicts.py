@@ -1,11 +1,12 @@
 """What the published claims come to
 
 Claims of the published studies and what the runs of this one ({study}: {dataset}) say of them, each
-decided by a statistic of its tables alone. Supported or contradicted: the statistic is clear beyond
-its uncertainty. Cannot be separated: the runs, or the test patients, are too few or too alike to
-tell. Not run: the cells that would decide are not in this study; these claims share a row. A
-verdict is of these data, networks and epochs; it does not judge what the studies measured on
-theirs. The claims page has the sentence of each statistic in full.
+decided by a statistic of its tables alone; a control is no claim of a study. Supported or
+contradicted: the statistic is clear beyond its uncertainty. Cannot be separated: the runs, or the
+test patients, are too few or too alike to tell. Not run: the cells that would decide are not in
+this study; these claims share a row a study. A verdict is of these data, networks and epochs; it
+does not judge what the studies measured on theirs. The claims page has the sentence of each
+statistic in full.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ def draw(claims: pd.DataFrame) -> Figure:
         rows.append((STUDIES.get(study, study),))
         decided = part["verdict"] != NOT_RUN
         rows += [_row(row) for row in part[decided].itertuples()]
-        if not decided.all():
-            rows.append(_undecided(part[~decided]))
+        if others := int((~decided).sum()):
+            number = f"{others} more" if decided.any() else f"{others} claims"
+            rows.append((number, "no cells to decide", _verdict(NOT_RUN)))
     return text_table.figure(HEADS, rows or [("no claims", "", "")], WIDTHS)[0]
 
 
@@ -57,21 +59,10 @@ def numbers(claims: pd.DataFrame) -> str:
 
 def _row(claim) -> tuple[text_table.Cell, ...]:
     return (
-        _short(f"{_name(claim.id)}: {claim.claim}"),
+        _short(claim.claim),
         _short(claim.finding),
         _verdict(claim.verdict),
     )
-
-
-def _undecided(claims: pd.DataFrame) -> tuple[text_table.Cell, ...]:
-    """One row for all claims that no cell decides, by name."""
-    names = ", ".join(map(_name, claims["id"]))
-    return f"{len(claims)} more: {names}", "no cells to decide", _verdict(NOT_RUN)
-
-
-def _name(claim: str) -> str:
-    """ "bookkeeping.time_noise" to "time noise"."""
-    return claim.rpartition(".")[2].replace("_", " ")
 
 
 def _verdict(verdict: str) -> tuple[str, str]:

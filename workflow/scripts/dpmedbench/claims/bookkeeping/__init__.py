@@ -1,0 +1,1 @@
+"""Shandilya, "Privacy and Performance: Analysis of Biomedical Image Segmentation"."""

@@ -1,0 +1,178 @@
+"""Claims about losses."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dpmedbench.claims import base, ways
+from dpmedbench.claims.base import Finding, claim
+from dpmedbench.claims.bookkeeping import arms
+from dpmedbench.claims.bookkeeping.arms import BOOK_KEEPING, OPACUS
+from dpmedbench.evaluation import RUN
+from dpmedbench.results import Results
+
+MARGIN = 0.1
+ORDINARY = "The loss of Book-Keeping is {} times that of ordinary training."
+RIVALS = "The loss of Opacus is {} times that of Book-Keeping."
+TREND = (
+    f"Least-squares slope of the last {{}} loss of {OPACUS} and {BOOK_KEEPING} over the noise "
+    "multiplier, a level each mechanism and run; without Book-Keeping on UMN."
+)
+HIGHER = f"Last {{}} loss of {OPACUS} minus that of {BOOK_KEEPING} at the same network and noise "
+SIMILAR = (
+    f"Last {{}} loss of {OPACUS} over that of {BOOK_KEEPING} at the same network and noise on "
+    "UMN, geometric mean; comparable means within 10 %."
+)
+LIKE_ORDINARY = (
+    f"Last {{}} loss of {BOOK_KEEPING} over that of ordinary training of the same network on "
+    "UMN, geometric mean; comparable means within 10 %."
+)
+
+
+@claim(
+    "Section VIII.B, Figures 7 and 8",
+    "Higher noise multipliers lead to higher training losses, but for Book-Keeping on UMN.",
+    TREND.format("training"),
+)
+def training_loss_noise(results: Results) -> Finding | None:
+    return _loss_trend(results, "train_loss", "training")
+
+
+@claim(
+    "Section VIII.C, Figures 9 and 10",
+    "Higher noise multipliers lead to higher validation losses, but for Book-Keeping on UMN.",
+    TREND.format("validation"),
+)
+def validation_loss_noise(results: Results) -> Finding | None:
+    return _loss_trend(results, "val_loss", "validation")
+
+
+@claim(
+    "Section IX, Figure 7",
+    "On Duke, Book-Keeping reaches a lower training loss than Opacus.",
+    f"{HIGHER.format('training')}on Duke.",
+)
+def training_loss_duke(results: Results) -> Finding | None:
+    return _higher(arms.rivals(arms.on(results.cells, "duke"), "train_loss"))
+
+
+@claim(
+    "Section IX, Figure 9",
+    "On Duke, Book-Keeping reaches a lower validation loss than Opacus.",
+    f"{HIGHER.format('validation')}on Duke.",
+)
+def validation_loss_duke(results: Results) -> Finding | None:
+    return _higher(arms.rivals(arms.on(results.cells, "duke"), "val_loss"))
+
+
+@claim(
+    arms.CONTROL,
+    "Control: where both clip alike, Opacus and Book-Keeping reach the same training loss on Duke.",
+    f"Last training loss of Opacus over that of Book-Keeping {arms.ALIKE} at the same network and "
+    "noise on Duke, geometric mean; the same means within 10 %.",
+)
+def training_loss_duke_alike(results: Results) -> Finding | None:
+    return _same(arms.controls(arms.on(results.cells, "duke"), "train_loss"), RIVALS)
+
+
+@claim(
+    "Section IX, Figure 8",
+    "On UMN, Book-Keeping and Opacus reach comparable training losses.",
+    SIMILAR.format("training"),
+)
+def training_loss_umn_opacus(results: Results) -> Finding | None:
+    return _same(arms.rivals(arms.on(results.cells, "umn"), "train_loss"), RIVALS)
+
+
+@claim(
+    "Section IX, Figure 10",
+    "On UMN, Book-Keeping and Opacus reach comparable validation losses.",
+    SIMILAR.format("validation"),
+)
+def validation_loss_umn_opacus(results: Results) -> Finding | None:
+    return _same(arms.rivals(arms.on(results.cells, "umn"), "val_loss"), RIVALS)
+
+
+@claim(
+    "Section VIII.E, Figures 13 and 14",
+    "Opacus has a higher mean validation loss than Book-Keeping.",
+    f"Validation loss, mean over epochs, of {OPACUS} minus that of {BOOK_KEEPING} at the same "
+    "dataset, network and noise.",
+)
+def validation_loss(results: Results) -> Finding | None:
+    return _higher(arms.rivals(results.cells, "mean_val_loss"))
+
+
+@claim(
+    arms.CONTROL,
+    "Control: where both clip alike, Opacus and Book-Keeping have the same mean validation loss.",
+    f"Validation loss, mean over epochs, of Opacus over that of Book-Keeping {arms.ALIKE} at the "
+    "same dataset, network and noise, geometric mean; the same means within 10 %.",
+)
+def validation_loss_alike(results: Results) -> Finding | None:
+    return _same(arms.controls(results.cells, "mean_val_loss"), RIVALS)
+
+
+@claim(
+    "Section VIII.E, Figures 13 and 14",
+    "The mean validation losses lie closer together on UMN than on Duke.",
+    f"Largest minus smallest validation loss, mean over epochs, of ordinary training, {OPACUS} and "
+    f"{BOOK_KEEPING} at the noise levels that both datasets have, on UMN minus on Duke in the "
+    "same run.",
+)
+def loss_range(results: Results) -> Finding | None:
+    cells = pd.concat([ways.ordinary(results.cells), arms.both(results.cells)])
+    cells = cells.dropna(subset="mean_val_loss")
+    settings = ["model", "mechanism", "privacy", *RUN]
+    both = [arms.on(cells, name)[settings] for name in ("duke", "umn")]
+    both = both[0].merge(both[1]).drop_duplicates()
+    ranges = [_range(arms.on(cells, name).merge(both)) for name in ("duke", "umn")]
+    found = base.difference(base.paired(*ranges, "mean_val_loss", ["model"]))
+    return base.conclude("The range on UMN is larger by {}.", found, below=0)
+
+
+@claim(
+    "Section VIII.B, Figure 8",
+    "On UMN the training loss of Book-Keeping is comparable to that of ordinary training.",
+    LIKE_ORDINARY.format("training"),
+)
+def training_loss_umn(results: Results) -> Finding | None:
+    return _same(_against_ordinary(results.cells, "train_loss"), ORDINARY)
+
+
+@claim(
+    "Section VIII.C, Figure 10",
+    "On UMN the validation loss of Book-Keeping is comparable to that of ordinary training.",
+    LIKE_ORDINARY.format("validation"),
+)
+def validation_loss_umn(results: Results) -> Finding | None:
+    return _same(_against_ordinary(results.cells, "val_loss"), ORDINARY)
+
+
+def _loss_trend(results: Results, loss: str, name: str) -> Finding | None:
+    cells = ways.with_noise(arms.both(results.cells))
+    cells = cells[(cells["engine"] == "opacus") | (cells["published"] != "umn")]
+    found = base.trend(cells, loss, "noise_multiplier")
+    words = f"The {name} loss rises by {{}} per unit of the noise multiplier."
+    return base.conclude(words, found, above=0)
+
+
+def _higher(pairs: pd.DataFrame) -> Finding | None:
+    return base.conclude("The loss of Opacus is higher by {}.", base.difference(pairs), above=0)
+
+
+def _same(pairs: pd.DataFrame, words: str) -> Finding | None:
+    return base.conclude(words, base.ratio(pairs), 1 - MARGIN, 1 + MARGIN)
+
+
+def _range(cells: pd.DataFrame) -> pd.DataFrame:
+    """The range of the mean validation losses of the settings of a run, where it has several."""
+    groups = cells.groupby(["dataset", "model", *RUN])["mean_val_loss"]
+    return (groups.max() - groups.min())[groups.size() > 1].reset_index()
+
+
+def _against_ordinary(cells: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Pairs of ordinary training and Book-Keeping on UMN."""
+    cells = arms.on(cells, "umn")
+    pair = ways.ordinary(cells), ways.book_keeping_automatic(cells)
+    return base.paired(*pair, value, ["dataset", "model"])
