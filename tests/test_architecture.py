@@ -97,7 +97,7 @@ def test_a_network_is_described_for_its_dataset(tmp_path):
 
 def test_layers_in_words_and_blocks_in_place(tmp_path):
     _, found = described("resnet18", channels=3, features=[8, 16, 32, 64])
-    (tmp_path / "net.json").write_text(json.dumps({"title": "t", "model": "net"} | found))
+    (tmp_path / "net.json").write_text(json.dumps({"model": "net"} | found))
     network = blocks.read(tmp_path / "net.json")
     # the normalisation and the ReLU after the first convolution join it
     assert [block.name for block in network.blocks[:3]] == ["conv1", "maxpool", "layer1.0"]
@@ -117,9 +117,9 @@ def test_boxes_stand_apart_and_every_block_has_one(side, deep, tmp_path):
     for name, options in (("unet", {}), ("nested_unet", {"deep_supervision": deep})):
         _, found = described(name, side=side, **options)
         path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps({"title": "t", "model": name} | found))
+        path.write_text(json.dumps({"model": name} | found))
         paths.append(path)
-    paths.append(write_network(tmp_path / "resnet18.json", "resnet18", "x"))
+    paths.append(write_network(tmp_path / "resnet18.json", "resnet18"))
     figure = figures.draw("network", networks=paths)
     assert overlaps(figure) == []
     from matplotlib.patches import FancyBboxPatch

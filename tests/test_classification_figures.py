@@ -43,7 +43,7 @@ def inputs(tmp_path_factory):
             kind: figures.load(path, dataset) for kind, path in write_tables(folders, root).items()
         }
         found[name] |= {
-            "networks": [write_network(root / "resnet18.json", "resnet18", dataset)],
+            "networks": [write_network(root / "resnet18.json", "resnet18")],
             "benchmark": [],
             "support": support.rows(),
             "left_out": {},
@@ -154,6 +154,8 @@ def test_the_accuracy_table_has_ours_with_intervals_and_the_published_numbers(in
     metrics = ("train_accuracy_best", "test_accuracy_best", "test_accuracy_last")
     rows = summary[summary["metric"].isin(metrics) & (summary["mechanism"] != "constant")]
     assert len(rows) == 2 * 7 * 3
+    assert shown.count("Constant") == 1
+    assert shown.count("60.0") == 2 * 2  # of each network, in both rows of the test set
     for row in rows.itertuples():
         assert f"{100 * row.value:.1f}" in shown
         assert f"{100 * row.low:.1f}–{100 * row.high:.1f}" in shown

@@ -22,21 +22,23 @@ TRAIN, TEST = np.arange(20), np.arange(20, 60)
 
 
 class FakeStore:
-    """What prediction needs of a store, with the largest number of records read at once."""
+    """What prediction needs of a store, with the records whose images were read and the largest
+    number at once."""
 
     def __init__(self) -> None:
         made = np.random.default_rng(0)
         self.images = made.integers(0, 256, (60, 12, 10), dtype=np.uint8)
-        self.labels = (np.arange(60) % 3).astype(np.uint8)
-        self.labels[:10] = 1
+        self.targets = (np.arange(60) % 3).astype(np.uint8)
+        self.targets[:10] = 1
         self.classes = CLASSES
         self.patients = np.array([f"patient {i // 2}" for i in range(60)])
         self.sources = np.array([f"image {i}" for i in range(60)])
-        self.most_read = 0
+        self.read_records, self.most_read = [], 0
 
     def read(self, indices):
+        self.read_records += list(indices)
         self.most_read = max(self.most_read, len(indices))
-        return self.images[indices], self.labels[indices]
+        return self.images[indices], self.targets[indices]
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +63,14 @@ def test_predictions_are_the_most_probable_class_of_each_record(written):
     ]
     frame = table.to_pandas()
     assert store.most_read == 16
+    assert sorted(store.read_records) == TEST.tolist()  # of the training set the labels alone
     with torch.no_grad():
         logits = model.eval()(to_input(store.images[TEST]))
     expected = torch.softmax(logits.double(), 1).numpy()
     np.testing.assert_allclose(frame.filter(like="probability_"), expected, rtol=1e-4)
     np.testing.assert_array_equal(frame["predicted"], expected.argmax(1))
     assert frame["record"].tolist() == TEST.tolist()
-    assert frame["label"].tolist() == store.labels[TEST].tolist()
+    assert frame["label"].tolist() == store.targets[TEST].tolist()
     assert frame["source"].tolist() == store.sources[TEST].tolist()
     assert frame["patient"].tolist() == store.patients[TEST].tolist()
     assert (frame["label_name"] == [CLASSES[c] for c in frame["label"]]).all()

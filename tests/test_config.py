@@ -207,6 +207,25 @@ def test_the_clipping_study_clips_each_tensor_as_published():
     assert len(list(cells.cells(study))) == 2 * (1 + 2 * 4)
 
 
+def test_the_learning_curves_differ_from_their_study_in_length_and_cells_alone():
+    paths = {path.stem: path for path in STUDIES}
+    whole, curves = (
+        config.load(yaml.safe_load(paths[name].read_text()))
+        for name in ("local_dp", "local_dp_curves")
+    )
+    assert curves.training == whole.training.model_copy(update={"epochs": 120})
+    assert curves.models == whole.models
+    for section in ("datasets", "mechanisms"):
+        shared = getattr(curves, section)
+        assert shared == {name: getattr(whole, section)[name] for name in shared}
+    noises = [
+        f"{way}/beta{beta}" for way in ("local_laplace", "local_scalar") for beta in (1, 2, 4)
+    ]
+    assert {cell.folder for cell in cells.cells(curves)} == {
+        f"chest_xray/resnet18/{setting}/fold0/seed0" for setting in ("non_private/none", *noises)
+    }
+
+
 def test_a_key_stands_for_its_loader_and_network():
     study = config.load(
         changed(

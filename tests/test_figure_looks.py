@@ -14,12 +14,16 @@ from dpmedbench import figures, tables
 # What is laid out alike whatever the study, or as another figure is, is looked at in some studies.
 SOME = {"two_datasets", "four_models"}
 ONCE = {"dpsgd", "support"}
-CROWDED = {"training_loss", "validation_accuracy", "mean_validation_loss", "cost", "test_masks"}
+# What these studies are for.
+FOR = {
+    "crowd": {"training_loss", "validation_accuracy", "mean_validation_loss", "cost", "test_masks"},
+    "unequal": {"cost", "gradient_norms", "test_dice", "test_masks"},
+}
 
 
 def _looked_at(setup, name):
-    if setup == "crowd":
-        return name in CROWDED
+    if setup in FOR:
+        return name in FOR[setup]
     alike = ONCE if setup in SOME else ONCE | ALIKE | {"example_scans", "network"}
     return setup == "one_cell" or name not in alike
 

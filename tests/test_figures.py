@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -208,6 +210,24 @@ def test_cost_without_non_private_is_what_was_measured():
             assert bars[0].get_width() == pytest.approx(expected)
 
 
+def bars(axes):
+    """The labels of the bars of a panel."""
+    return [made.get_label() for made in axes.containers if "/" in made.get_label()]
+
+
+def test_where_others_are_relative_a_model_without_non_private_has_no_bars():
+    """Its seconds on an axis of ratios would be read as such."""
+    figure = drawn("unequal", "cost")
+    for axes, unit in zip(figure.axes[3:5], ("s", "GiB"), strict=True):
+        assert axes.get_xlabel().endswith("(× non-private)")
+        assert bars(axes) == axes.get_lines() == []
+        why, *measured = (text.get_text().replace("\n", " ") for text in axes.texts)
+        assert why == "no non-private run to compare with"
+        assert len(measured) == 1
+        assert re.fullmatch(rf"[\d.]+ {unit}", measured[0])
+    assert len(bars(figure.axes[0])) == len(bars(figure.axes[1])) == 6
+
+
 BATCHES = {"none": 90.0, "opacus": 40.0}
 
 
@@ -248,6 +268,26 @@ def test_a_network_that_was_not_measured_leaves_the_others_their_ticks(tmp_path)
     assert 1 in measured.get_xticks()
     assert "not measured" in empty.texts[0].get_text()
     assert not empty.get_lines()
+
+
+def test_a_network_too_large_without_privacy_has_no_bars_beside_ratios(tmp_path):
+    inputs = study("unequal").inputs()
+    engines = inputs["summary"].drop_duplicates("engine")[
+        ["engine", "mode", "clipping", "clipping_style"]
+    ].assign(side=224)  # fmt: skip
+    large = engines["engine"].map({"opacus": 2.0})
+    pd.concat(
+        [
+            engines.assign(network="unet", largest_batch=engines["engine"].map(BATCHES)),
+            engines.assign(network="nested_unet", largest_batch=large),
+        ]
+    ).to_parquet(tmp_path / "engines.parquet")
+    figure = figures.draw("cost", **inputs | {"benchmark": [tmp_path / "engines.parquet"]})
+    assert "opacus_flat/sigma1" in bars(figure.axes[2])
+    why, measured = (text.get_text().replace("\n", " ") for text in figure.axes[5].texts)
+    assert why == "no non-private run to compare with"
+    assert measured == "2"
+    assert bars(figure.axes[5]) == figure.axes[5].get_lines() == []
 
 
 def test_the_table_of_methods_is_that_of_the_registry():
@@ -342,6 +382,38 @@ def test_the_heat_map_has_the_dice_of_each_class_and_hatches_what_has_none():
     assert "hatched: in no test image" in said(figure)
     assert figure.axes[0].patch.get_hatch()
     assert figure.axes[0].collections[0].get_array().mask[:, 8].all()
+
+
+def test_what_a_model_was_not_trained_with_is_said_and_not_hatched():
+    first, second = drawn("unequal", "test_dice").axes[:2]
+    rows = [label.get_text() for label in first.get_yticklabels()]
+    missing = [
+        {rows[int(text.get_position()[1])] for text in axes.texts if "trained" in text.get_text()}
+        for axes in (first, second)
+    ]
+    opacus = {f"Opacus flat, σ = {level}" for level in ("0.3", "0.5", "1")}
+    assert missing == [set(), {"Non-private", *opacus}]
+    assert len(second.patches) == len(missing[1]) == 4
+
+
+@pytest.mark.parametrize(
+    ("noise", "expected"),
+    [
+        ("sigma", {"σ = 0.3", "σ = 0.5", "σ = 1"}),  # of which the first row has two
+        ("beta", {"β = 0.5", "β = 1", "σ = 0.3", "σ = 0.5", "σ = 1"}),  # and none of the second
+    ],
+)
+def test_every_column_of_masks_has_its_noise_above_it_once(noise, expected):
+    given = inputs("unequal")
+    for identity, _ in given["masks"]:
+        if identity["mechanism"] == "bookkeeping":
+            identity["privacy"] = identity["privacy"].replace("sigma", noise)
+    figure = figures.draw("test_masks", **given)
+    titles = Counter(axes.get_title() for axes in figure.axes)
+    scans = titles["Truth"]
+    assert {name for name in titles if "=" in name} == expected
+    assert {titles[name] for name in expected} == {scans}
+    assert overlaps(figure) == []
 
 
 @pytest.mark.parametrize("name", OF_DATASET)

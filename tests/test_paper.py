@@ -5,11 +5,12 @@ import re
 import shutil
 import subprocess
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from report_tables import TABLES
 
-from dpmedbench import report
+from dpmedbench import comparisons, report
 from dpmedbench.report import latex, pages, paper
 
 FIGURES = (
@@ -87,6 +88,14 @@ def test_no_character_breaks_the_text(text):
     assert not re.search(r"(?<!\\)[&%#_]", escaped)
     assert escaped.isprintable()
     assert escaped.encode("latin-1")
+
+
+@pytest.mark.parametrize("columns", [4, 5, 8])
+def test_a_long_text_has_room_whatever_stands_beside_it(columns):
+    rows = pd.DataFrame([{f"{n}": 20 * "x" for n in range(columns)} | {"note": comparisons.FEW}])
+    text = latex.tables({"": rows}, "title", "caption", "label")
+    (width,) = re.findall(r"p\{(.*?)\\linewidth\}", text)
+    assert 0.3 < float(width) < 1
 
 
 @pytest.mark.skipif(

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from made_up import grid, history
 from safetensors.torch import save_file
 
 from dpmedbench import models
 from dpmedbench.errors import UserError
 from dpmedbench.inputs import to_input
 from dpmedbench.prediction import load_weights
-from dpmedbench.prediction.segmentation import predict, score_table, write_masks
+from dpmedbench.prediction.segmentation import predict, score_table, write, write_masks
 
 IDENTITY = {
     "study": "s",
@@ -39,7 +42,8 @@ SCORES = [
 
 
 class FakeStore:
-    """What prediction needs of a store, with the largest number of records read at once."""
+    """What prediction needs of a store, with the records whose images were read and the largest
+    number at once."""
 
     def __init__(self, records: int = 7, channels: int = 1) -> None:
         made = np.random.default_rng(0)
@@ -55,9 +59,10 @@ class FakeStore:
         self.image_size = (12, 10)
         self.patients = np.array([f"Subject_{i // 3}" for i in range(records)])
         self.sources = np.array([f"Subject_{i // 3}/B-scan {i}" for i in range(records)])
-        self.most_read = 0
+        self.read_records, self.most_read = [], 0
 
     def read(self, indices):
+        self.read_records += list(indices)
         self.most_read = max(self.most_read, len(indices))
         return self.images[indices], self.targets[indices]
 
@@ -70,7 +75,7 @@ def small(channels: int = 1, classes: int = 4) -> torch.nn.Module:
 @pytest.fixture
 def masks(tmp_path):
     path = tmp_path / "masks.h5"
-    write_masks(path, FakeStore(), np.array([1, 2, 4, 6]), small(), IDENTITY, batch_size=3)
+    write_masks(path, FakeStore(), np.array([1, 2, 4, 6]), small(), IDENTITY)
     return path
 
 
@@ -88,16 +93,14 @@ def test_to_input() -> None:
         to_input(gray.astype(np.float32))
 
 
-def test_predict_is_the_largest_logit_whatever_the_batch() -> None:
+def test_predict_is_the_largest_logit() -> None:
     store, model = FakeStore(), small()
     with torch.no_grad():
         expected = model.eval()(to_input(store.images)).argmax(1).numpy()
     assert len(np.unique(expected)) > 1
-    for batch_size in (1, 3, 100):
-        found = predict(model, store.images, batch_size=batch_size)
-        assert found.dtype == np.uint8
-        np.testing.assert_array_equal(found, expected)
-    assert predict(model, store.images[:0]).shape == (0, 12, 10)
+    found = predict(model, store.images)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_weights_come_back(tmp_path) -> None:
@@ -128,10 +131,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_masks_hold_the_test_records(tmp_path, channels: int) -> None:
-    store, model, path = FakeStore(channels=channels), small(channels), tmp_path / "masks.h5"
-    records = np.array([1, 2, 4, 6])
-    write_masks(path, store, records, model, IDENTITY, batch_size=3)
-    assert store.most_read == 3
+    store, model, path = FakeStore(40, channels), small(channels), tmp_path / "masks.h5"
+    records = np.arange(1, 40, 2)
+    write_masks(path, store, records, model, IDENTITY)
+    assert store.most_read == 16
     with h5py.File(path) as file:
         assert set(file) == {"records", "source", "patient", "images", "truth", "prediction"}
         np.testing.assert_array_equal(file["records"], records)
@@ -143,6 +146,19 @@ def test_masks_hold_the_test_records(tmp_path, channels: int) -> None:
         assert json.loads(file.attrs["classes"]) == list(store.classes)
         assert (file.attrs["boundaries"], file.attrs["ignore_index"]) == (3, 255)
         assert {name: file.attrs[name] for name in IDENTITY} == pytest.approx(IDENTITY, nan_ok=True)
+
+
+def test_of_the_training_set_the_masks_alone_are_read(tmp_path) -> None:
+    store = FakeStore(9)
+    store.targets[:6, :9] = 2  # the constant predictor learns from these
+    store.targets[6:] = 3
+    outputs = SimpleNamespace(masks=tmp_path / "masks.h5", scores=tmp_path / "scores.parquet")
+    splits = {"train": np.arange(6), "test": np.arange(6, 9)}
+    write(outputs, store, splits, small(), history(grid()[1], 1))
+    assert sorted(store.read_records) == [6, 7, 8]
+    frame = pq.read_table(outputs.scores).to_pandas()
+    constant = frame[frame["predictor"] == "constant"]
+    assert constant.loc[constant["class"] >= 2, "dice"].eq(0).all()
 
 
 def test_a_failed_prediction_leaves_no_file(tmp_path) -> None:

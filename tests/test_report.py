@@ -55,9 +55,11 @@ def test_accuracy_has_the_published_shape_and_the_published_numbers():
         "dataset",
         "model",
         "part",
+        "Constant",
         "Non-private",
         "Local laplace, β = 0.5",
     ]
+    assert best["Constant"].to_list() == last["Constant"].to_list() == ["–", "62.50"]
     assert best["Non-private"].to_list() == ["99.50", "90.00"]
     assert last["Non-private"].to_list() == ["99.00", "80.00"]
     assert published["Original"].to_list() == ["99.76", "90.22", "98.39", "80.21"]

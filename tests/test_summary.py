@@ -138,6 +138,17 @@ def test_the_constant_predictor_is_over_patients_alone(frame):
     assert row(frame, "dice", "duke", "constant", "none")["runs"] == 2  # folds
 
 
+def test_the_constant_predictor_has_an_accuracy_of_images_too(frame, paths):
+    history = tables.read(paths["history"], dataset="aptos")
+    for metric in ("test_accuracy_best", "test_accuracy_last"):
+        found = row(frame, metric, "aptos", "constant", "none")
+        assert found["value"] == pytest.approx(history["constant_test_accuracy"].mean())
+        assert found["note"] == summary.PER_IMAGE
+        assert math.isnan(found["low"])
+    segmented = frame[(frame["dataset"] == "duke") & (frame["mechanism"] == "constant")]
+    assert not segmented["metric"].str.startswith("test_accuracy").any()
+
+
 def test_settings_say_what_they_are(frame):
     found = row(frame, "dice", "umn", "opacus_sparsified")
     assert (found["engine"], found["mode"], found["sparsification"]) == ("opacus", "hooks", 0.9)
@@ -149,7 +160,7 @@ def test_settings_say_what_they_are(frame):
 
 
 def test_the_best_test_epoch_is_marked(frame):
-    best = frame[frame["metric"] == "test_accuracy_best"]
+    best = frame[(frame["metric"] == "test_accuracy_best") & (frame["mechanism"] != "constant")]
     assert len(best) == 2
     assert best["note"].str.contains("chosen on the test set").all()
 
@@ -272,7 +283,12 @@ def test_the_published_table_in_its_shape():
 def test_our_table_in_that_shape(frame):
     table = summary.accuracy_table(frame)
     assert list(table.index) == [("aptos", "resnet18", part) for part in ("train", "test")]
-    assert list(table.columns) == [("non_private", "none"), ("opacus_flat", "sigma1")]
+    assert list(table.columns) == [
+        ("non_private", "none"),
+        ("constant", "none"),
+        ("opacus_flat", "sigma1"),
+    ]
+    assert table[("constant", "none")].to_list() == ["–", "60.00"]
     found = row(frame, "train_accuracy_best", "aptos")
     numbers = (100 * found[key] for key in ("value", "low", "high"))
     cell = table.loc[("aptos", "resnet18", "train"), ("opacus_flat", "sigma1")]

@@ -6,15 +6,9 @@ import json
 from pathlib import Path
 
 
-def layer(kind: str, text: str, output: list[int], parameters: int = 0) -> dict[str, object]:
+def layer(kind: str, text: str, parameters: int = 0) -> dict[str, object]:
     """A layer of a block."""
-    return {
-        "name": kind.lower(),
-        "kind": kind,
-        "text": text,
-        "output": output,
-        "parameters": parameters,
-    }
+    return {"kind": kind, "text": text, "parameters": parameters}
 
 
 def block(
@@ -31,26 +25,26 @@ def block(
     }
 
 
-def convolutions(output: list[int]) -> list[dict]:
+def convolutions() -> list[dict]:
     """Twice a convolution, its normalisation and ReLU."""
     sequence = [
-        layer("Conv2d", "1, 8, kernel_size=(3, 3), stride=(1, 1)", output, 100),
-        layer("GroupNorm", "4, 8", output, 16),
-        layer("Dropout", "p=0.0", output),
-        layer("ReLU", "", output),
+        layer("Conv2d", "1, 8, kernel_size=(3, 3), stride=(1, 1)", 100),
+        layer("GroupNorm", "4, 8", 16),
+        layer("Dropout", "p=0.0"),
+        layer("ReLU", ""),
     ]
     return 2 * sequence
 
 
 def unet() -> list[dict]:
     """A U-Net of two levels."""
-    pool = layer("MaxPool2d", "kernel_size=2, stride=2", [8, 24, 24])
-    up = layer("Upsample", "scale_factor=(2.0, 2.0), mode='bilinear'", [8, 48, 48])
-    head = layer("Conv2d", "8, 9, kernel_size=(1, 1), stride=(1, 1)", [9, 48, 48], 81)
+    pool = layer("MaxPool2d", "kernel_size=2, stride=2")
+    up = layer("Upsample", "scale_factor=(2.0, 2.0), mode='bilinear'")
+    head = layer("Conv2d", "8, 9, kernel_size=(1, 1), stride=(1, 1)", 81)
     return [
-        block("first", ["input"], [8, 48, 48], convolutions([8, 48, 48])),
-        block("down", ["first"], [16, 24, 24], [pool, *convolutions([16, 24, 24])]),
-        block("up", ["down", "first"], [8, 48, 48], [up, *convolutions([8, 48, 48])]),
+        block("first", ["input"], [8, 48, 48], convolutions()),
+        block("down", ["first"], [16, 24, 24], [pool, *convolutions()]),
+        block("up", ["down", "first"], [8, 48, 48], [up, *convolutions()]),
         block("last", ["up"], [9, 48, 48], [head]),
     ]
 
@@ -58,24 +52,21 @@ def unet() -> list[dict]:
 def resnet() -> list[dict]:
     """A residual network of one stage."""
     size = [8, 24, 24]
-    first = layer("Conv2d", "1, 8, kernel_size=(7, 7), stride=(2, 2)", size, 392)
+    first = layer("Conv2d", "1, 8, kernel_size=(7, 7), stride=(2, 2)", 392)
     return [
         block("conv1", ["input"], size, [first]),
-        block("bn1", ["conv1"], size, [layer("GroupNorm", "4, 8", size, 16)]),
-        block("relu", ["bn1"], size, [layer("ReLU", "", size)]),
-        block("layer1", ["relu"], size, convolutions(size), additions=1),
-        block("fc", ["layer1"], [5], [layer("Linear", "in_features=8", [5], 45)]),
+        block("bn1", ["conv1"], size, [layer("GroupNorm", "4, 8", 16)]),
+        block("relu", ["bn1"], size, [layer("ReLU", "")]),
+        block("layer1", ["relu"], size, convolutions(), additions=1),
+        block("fc", ["layer1"], [5], [layer("Linear", "in_features=8", 45)]),
     ]
 
 
-def write_network(path: Path, model: str, dataset: str) -> Path:
+def write_network(path: Path, model: str) -> Path:
     """The description of a model: a residual network where its name says so, else a U-Net."""
     blocks = resnet() if model.startswith("resnet") else unet()
     found = {
-        "dataset": dataset,
-        "title": dataset,
         "network": model.removesuffix("_wide"),
-        "task": "segmentation",
         "model": model,
         "input": [1, 48, 48],
         "parameters": sum(block["parameters"] for block in blocks),

@@ -66,6 +66,13 @@ STUDIES = {
         ),
         2,
     ),
+    # Nested U-Net without what is not private; the first row of masks lacks the least noise
+    "unequal": (
+        grid(sigmas=(0.3, 0.5, 1.0), mechanisms=("non_private", "opacus_flat"))
+        + grid(sigmas=(0.5, 1.0), mechanisms=("bookkeeping",))
+        + grid(models=("nested_unet",), sigmas=(0.5, 1.0), mechanisms=("bookkeeping",)),
+        2,
+    ),
     "many_settings": (
         grid(
             models=("unet", "nested_unet"),
@@ -109,7 +116,7 @@ class Study:
         return {
             "store": self.root / f"{dataset}.h5",
             "masks": self.masks,
-            "networks": [write_network(folder / f"{m}.json", m, dataset) for m in models],
+            "networks": [write_network(folder / f"{m}.json", m) for m in models],
             "benchmark": [],
             "support": support.rows(),
             "left_out": {"no such engine": ["duke/unet/fastdp/sigma1/fold0/seed0"]},

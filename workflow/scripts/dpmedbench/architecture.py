@@ -19,13 +19,12 @@ INPUT = "input"
 def write(store: Path, model: Mapping[str, object], output: Path) -> None:
     """Describe network `model` (as configured, without weights) for the dataset in `store` as JSON.
 
-    Keys: `describe`, and dataset, title, network and task.
+    Keys: `describe`, its `network` and its name, `model`.
     """
     with open_store(store) as data, torch.device("meta"):  # shapes only: nothing is computed
         network = models.of(model, data.channels, len(data.classes))
         found = describe(network, (data.channels, *data.image_size))
-        of = {"dataset": data.name, "title": data.title, "task": data.task}
-    write_json(output, of | {"network": model["network"], "model": output.stem} | found)
+    write_json(output, {"network": model["network"], "model": output.stem} | found)
 
 
 def describe(network: torch.nn.Module, shape: tuple[int, int, int]) -> dict[str, object]:
@@ -36,7 +35,7 @@ def describe(network: torch.nn.Module, shape: tuple[int, int, int]) -> dict[str,
     - input: the shape; parameters, tensors: how many numbers and tensors are trained;
     - blocks, in the order they run: name, inputs (the blocks whose outputs reach it, "input" for
       the image), output (its shape, without the batch), parameters, additions (of two maps, the
-      mark of a residual) and layers (name, kind, text as torch prints it, output, parameters);
+      mark of a residual) and layers (kind, text as torch prints it, parameters);
     - outputs: the blocks whose outputs the logits are made of.
     """
     blocks: dict[str, dict] = {}
@@ -100,24 +99,19 @@ def _watch(name: str, block: torch.nn.Module, blocks: dict[str, dict], flow: _Fl
         output.origins = {name: None}
         flow.inside.pop()
 
-    def layer(part: str, module: torch.nn.Module):
-        def ran(_, inputs, output) -> None:
-            blocks[name]["layers"].append(
-                {
-                    "name": part,
-                    "kind": type(module).__name__,
-                    "text": module.extra_repr(),
-                    "output": list(output.shape[1:]),
-                    "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
-                }
-            )
+    def ran(layer, inputs, output) -> None:
+        blocks[name]["layers"].append(
+            {
+                "kind": type(layer).__name__,
+                "text": layer.extra_repr(),
+                "parameters": sum(p.numel() for p in layer.parameters() if p.requires_grad),
+            }
+        )
 
-        return module.register_forward_hook(ran)
-
-    leaves = [(part, m) for part, m in block.named_modules() if not any(m.children())]
+    leaves = [module for module in block.modules() if not any(module.children())]
     return [
         block.register_forward_pre_hook(enter),
-        *(layer(part, module) for part, module in leaves),
+        *(leaf.register_forward_hook(ran) for leaf in leaves),
         block.register_forward_hook(leave),
     ]
 

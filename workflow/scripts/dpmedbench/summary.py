@@ -10,7 +10,7 @@ import pandas as pd
 
 from dpmedbench import means, statistics
 from dpmedbench.evaluation import Evaluation
-from dpmedbench.results import CONSTANT, MEASURED, SETTING, TRAITS, Results
+from dpmedbench.results import ALWAYS, CONSTANT, MEASURED, SETTING, TRAITS, Results
 
 COLUMNS = [
     *SETTING,
@@ -130,14 +130,23 @@ def _noisy(results: Results, cells: pd.DataFrame) -> list[dict[str, object]]:
 def _constant(results: Results, dataset: str, model: str) -> list[dict[str, object]]:
     """Rows of the constant predictor, of one run of each fold: in the others it is the same."""
     cells = results.cells
-    cells = cells[(cells["dataset"] == dataset) & (cells["model"] == model)]
-    test = results.tests(cells.drop_duplicates("fold"), CONSTANT)
+    cells = cells[(cells["dataset"] == dataset) & (cells["model"] == model)].drop_duplicates("fold")
+    test = results.tests(cells, CONSTANT)
     if test is None:
         return []
     same = {"dataset": dataset, "model": model, "mechanism": CONSTANT, "privacy": "none"}
     same |= dict.fromkeys(("engine", "mode", "clipping", "clipping_style"), "none")
     same |= {"noise_multiplier": 0.0, "epsilon": math.inf, "runs": len(test.runs)} | _numbers(test)
-    return [same | row for row in _scored(test, trained=False)]
+    return [same | row for row in (*_scored(test, trained=False), *_always(cells))]
+
+
+def _always(cells: pd.DataFrame) -> list[dict[str, object]]:
+    """Rows of the accuracy of the constant predictor over images: it has no best epoch."""
+    value = cells.reindex(columns=[ALWAYS]).mean().item()
+    if math.isnan(value):  # nothing was classified
+        return []
+    same = {"value": value, "low": math.nan, "high": math.nan, "level": "none", "note": PER_IMAGE}
+    return [{"metric": name} | same for name in (ACCURACY["test"], "test_accuracy_last")]
 
 
 def _scored(test: Evaluation | None, trained: bool = True) -> list[dict[str, object]]:

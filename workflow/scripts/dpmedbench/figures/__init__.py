@@ -15,7 +15,7 @@ study). Its constants, all literals:
 - store: path of the dataset's HDF5;
 - perturbed: paths of its HDF5 with noise (`perturbation`); such a figure is only for studies with
   local mechanisms;
-- masks: [(identity, path of masks.h5), ...] of the cells, where identity has `CELL`;
+- masks: [(identity, path of masks.h5), ...] of the cells, where identity has `results.CELL`;
 - networks: paths of the JSON that describes each network (`architecture`);
 - benchmark: paths of what benchmarks/engines.py wrote, none where it was not run;
 - left_out, missing: {reason: cells that the study leaves out}, {cell: why it has no results};
@@ -61,7 +61,6 @@ __all__ = [
     "numbers", "render", "save",
 ]  # fmt: skip
 
-CELL = ("study", "dataset", "model", "mechanism", "privacy", "fold", "seed")
 FORMATS = (".svg", ".png", ".pdf")
 DPI = 200
 
@@ -190,6 +189,8 @@ def _info(name: str) -> FigureInfo:
 
 def _masks_of(dataset: str | None, paths: Sequence[Path]) -> list[tuple[dict[str, object], Path]]:
     import h5py
+
+    from dpmedbench.results import CELL
 
     found = []
     for path in paths:

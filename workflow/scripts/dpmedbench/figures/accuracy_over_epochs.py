@@ -6,7 +6,7 @@ and of the test patients, after each epoch. Mechanisms: {mechanisms}; noise: {no
 constant predictor, the commonest class of the training set. Circle: the best epoch of a line on the
 test set. Reporting that epoch selects it by the test set; it is shown because studies do so, and
 nothing here is selected by it. Accuracy in training is computed on private data and is not covered
-by epsilon.
+by epsilon. The published curves are of 120 epochs, as many as the study local_dp_curves runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ PARTS = {
     "val_accuracy": "validation",
     "test_accuracy": "test",
 }
-DASHED = (0, (6, 3))
 CIRCLE = {"marker": "o", "markersize": 7, "markerfacecolor": "none", "linestyle": "none"}
 
 
@@ -50,7 +49,7 @@ def draw(history: pd.DataFrame) -> Figure:
             (
                 "Reference",
                 [
-                    ("constant predictor", reference_handle(DASHED)),
+                    ("constant predictor", reference_handle(style.DASHED)),
                     ("best, test-selected", Line2D([], [], color=style.MUTED, **CIRCLE)),
                 ],
             )
@@ -64,7 +63,7 @@ def draw(history: pd.DataFrame) -> Figure:
         model, part = of_panel[name]
         if part != "train_accuracy":
             constant = history.loc[history["model"] == model, f"constant_{part}"].mean()
-            reference(axes, constant, DASHED, "constant predictor")
+            reference(axes, constant, style.DASHED, "constant predictor")
         if part == "test_accuracy":
             _mark_best(axes)
         axes.set_ylim(-0.03, 1.03)

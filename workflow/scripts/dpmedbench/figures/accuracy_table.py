@@ -3,9 +3,11 @@
 Accuracy in per cent of images on {dataset}, in the shape of the published table: the best epoch on
 the training set as drawn, the best epoch on the test set, and, which is not published, the test set
 after the last epoch. The best epoch on the test set is chosen by it, as in the published study: it
-is no estimate of what to expect; the last row is. Below a number its 95 % interval, where there is
-one; in italics what the study published: under "LDP" for noise on the images, under "DP-SGD" for
-noise on the gradients. Mechanisms: {mechanisms}; noise: {noise}.
+is no estimate of what to expect; the last row is. First column: the constant predictor, the
+commonest class of the training set for every image; what is not above it has learned nothing.
+Below a number its 95 % interval, where there is one; in italics what the study published: under
+"LDP" for noise on the images, under "DP-SGD" for noise on the gradients. Mechanisms: {mechanisms};
+noise: {noise}.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ ROWS = {
     "test_accuracy_last": "test,\nlast epoch",
 }
 PRINTED = "#9a3d00"
-SIDE, MOST, LINE, HEAD = 1.25, 13, 0.13, 0.52  # inches; most columns of a block
+SIDE, MOST, LINE, HEAD = 1.25, 14, 0.13, 0.52  # inches; most columns of a block
 WIDEST = 0.95
 ROW, TINY = 3.3 * LINE, 5
 Setting = tuple[str, str]
@@ -49,7 +51,7 @@ def draw(summary: pd.DataFrame, real: Mapping[str, str]) -> Figure:
     found = _rows(summary, real)
     if found.empty:
         return style.empty(summary, "no accuracies: nothing was classified")
-    settings = _settings(found)
+    settings = [(utility.CONSTANT, "none"), *style.settings(found)]
     blocks = [settings[start : start + MOST] for start in range(0, len(settings), MOST)]
     sets = list(found[["dataset", "model"]].drop_duplicates().itertuples(index=False, name=None))
     height = HEAD + ROW * len(ROWS) * len(sets)
@@ -62,7 +64,7 @@ def draw(summary: pd.DataFrame, real: Mapping[str, str]) -> Figure:
         axes.set(xlim=(0, style.DOUBLE), ylim=(height, 0))
         axes.axis("off")
         _block(axes, found, sets, block, width)
-    tested = found[found["metric"] == "test_accuracy_last"]
+    tested = utility.trained(found[found["metric"] == "test_accuracy_last"])
     style.headline(
         figure,
         found,
@@ -87,24 +89,17 @@ def numbers(summary: pd.DataFrame, real: Mapping[str, str]) -> str:
 
 def _rows(summary: pd.DataFrame, real: Mapping[str, str]) -> pd.DataFrame:
     """The rows that are shown, with the number `printed` of each, NaN where there is none."""
-    found = summary[summary["metric"].isin(ROWS) & (summary["mechanism"] != utility.CONSTANT)]
+    found = summary[summary["metric"].isin(ROWS)]
     datasets = found.loc[found["metric"] == "test_accuracy_last", "dataset"]
     found = found[found["dataset"].isin(datasets)]
     found = found.assign(
         printed=[
-            _printed(real.get(row.dataset), row.metric, row.engine, row.privacy)
+            _printed(real.get(row.dataset), row.metric, row.mechanism, row.engine, row.privacy)
             for row in found.itertuples()
         ]
     )
     found.attrs = summary.attrs | {"dataset": ", ".join(found["dataset"].unique())}
     return found
-
-
-def _settings(found: pd.DataFrame) -> list[Setting]:
-    """(mechanism, privacy) in the order of the columns."""
-    levels = ["none", *wording.noises(found["privacy"])]
-    pairs = set(found[["mechanism", "privacy"]].itertuples(index=False, name=None))
-    return [(m, p) for m in style.colours(found) for p in levels if (m, p) in pairs]
 
 
 def _block(
@@ -166,9 +161,11 @@ def _number(axes: Axes, x: float, y: float, row: pd.Series) -> None:
         write(2, f"{100 * row['printed']:.2f}", fontsize=TINY + 0.5, color=PRINTED, style="italic")
 
 
-def _printed(loader: str | None, metric: str, engine: str, privacy: str) -> float:
+def _printed(loader: str | None, metric: str, mechanism: str, engine: str, privacy: str) -> float:
     """The published number of a loader's data, metric and noise level, by how the noise is put on;
     NaN where there is none."""
+    if mechanism == utility.CONSTANT:
+        return np.nan
     name = {"none": "original", "local": "LDP"}.get(engine, "DP-SGD")
     return _published().get((loader, metric, name, privacy), np.nan)
 

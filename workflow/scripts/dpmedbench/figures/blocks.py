@@ -45,7 +45,6 @@ class Block:
 class Network:
     """A network: its blocks in the order they run, after the input."""
 
-    title: str
     model: str
     input: list[int]
     parameters: int
@@ -91,7 +90,7 @@ def read(path: str | Path) -> Network:
         else:
             blocks[entry.name] = entry
     return Network(
-        **{key: found[key] for key in ("title", "model", "input", "parameters", "tensors")},
+        **{key: found[key] for key in ("model", "input", "parameters", "tensors")},
         outputs=[renamed.get(name, name) for name in found["outputs"]],
         blocks=list(blocks.values()),
     )

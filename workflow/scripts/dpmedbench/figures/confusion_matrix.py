@@ -113,18 +113,11 @@ def _settings(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield "Constant predictor", constant
     answers = scores[scores["predictor"] == "model"]
     several = len(set(answers["model"])) > 1
-    levels = ["none", *wording.noises(answers["privacy"])]
     for model, of_model in answers.groupby("model", sort=False):
-        for mechanism in style.colours(of_model):
-            of_mechanism = of_model[of_model["mechanism"] == mechanism]
-            for privacy in levels:
-                rows = of_mechanism[of_mechanism["privacy"] == privacy]
-                words = [wording.name(model)] if several else []
-                words.append(wording.name(mechanism))
-                if privacy != "none":
-                    words.append(wording.noise_name(privacy))
-                if len(rows):
-                    yield "\n".join(words), rows
+        for mechanism, privacy in style.settings(of_model):
+            name = wording.setting(mechanism, privacy, "\n")
+            rows = (of_model["mechanism"] == mechanism) & (of_model["privacy"] == privacy)
+            yield f"{wording.name(model)}\n{name}" if several else name, of_model[rows]
 
 
 def _title(name: str, rows: pd.DataFrame, letters: int) -> str:

@@ -36,6 +36,7 @@ GIB = 1024**3
 ENGINE = ["engine", "mode", "clipping", "clipping_style"]
 BATCH = "largest_batch"
 NOT_MEASURED = "not measured: benchmarks/engines.py measures it"
+ALONE = "no non-private run to compare with"
 
 
 @dataclass(frozen=True)
@@ -83,17 +84,18 @@ def draw(
         layout="constrained",
     )
     grid = figure.subplots(len(models), 3, squeeze=False, sharex="col", height_ratios=heights)
+    relative = [_relative(measured, quantity) for quantity in QUANTITIES]
     for model, line in zip(models, grid, strict=True):
         part = measured[measured["model"] == model]
         part.attrs = measured.attrs
-        for quantity, axes in zip(QUANTITIES, line, strict=True):
-            _panel(axes, part, quantity, rows[model])
+        for quantity, axes, ratios in zip(QUANTITIES, line, relative, strict=True):
+            _panel(axes, part, quantity, rows[model], ratios)
             axes.set_yticks(range(len(rows[model])), [""] * len(rows[model]))
             axes.tick_params(axis="y", length=0)
         line[0].set_yticklabels([wording.name(name) for name in rows[model]])
         line[0].set_title(wording.name(model), loc="left")
-    for quantity, column in zip(QUANTITIES, grid.T, strict=True):
-        _axis(column, measured, quantity)
+    for quantity, column, ratios in zip(QUANTITIES, grid.T, relative, strict=True):
+        _axis(column, measured, quantity, ratios)
     sides = sorted(measured.loc[measured["metric"] == BATCH, "side"].unique())
     pixels = ", ".join(f"{side:g}" for side in sides)
     bars = measured[measured["metric"] == "step_seconds"]
@@ -109,7 +111,7 @@ def draw(
         f"physical batch size {', '.join(f'{batch:g}' for batch in batches)}",
         utility.interval_note(bars),
         f"largest batch: measured on networks of default width at {pixels} px" if sides else "",
-        "" if (bars["privacy"] == "none").any() else "no non-private cell to compare with",
+        "" if (bars["privacy"] == "none").any() else ALONE,
     )
     return figure
 
@@ -168,25 +170,36 @@ def _largest(
     )
 
 
-def _shown(part: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
-    """The rows that the bars are of: ratios, or what was measured where there is none."""
-    import pandas as pd
-
-    rows = part[part["metric"] == quantity.metric]
-    ratios = part[(part["metric"] == quantity.ratio) & (part["privacy"] != "none")]
-    if np.isfinite(ratios["value"].astype(float)).any():
-        plain = rows[rows["privacy"] == "none"]
-        return pd.concat([plain.assign(value=1.0, low=np.nan, high=np.nan), ratios])
-    scale = {name: rows[name] / quantity.divisor for name in ("value", "low", "high")}
-    return rows.assign(**scale)
+def _relative(measured: pd.DataFrame, quantity: Quantity) -> bool:
+    """Whether the bars of all models are ratios: where any model has one."""
+    ratios = measured[(measured["metric"] == quantity.ratio) & (measured["privacy"] != "none")]
+    return bool(np.isfinite(ratios["value"].astype(float)).any())
 
 
-def _panel(axes: Axes, part: pd.DataFrame, quantity: Quantity, mechanisms: list[str]) -> None:
+def _shown(part: pd.DataFrame, quantity: Quantity, relative: bool) -> pd.DataFrame:
+    """The rows that the bars are of: ratios, with 1 for what is not private, or what was
+    measured."""
+    if not relative:
+        rows = part[part["metric"] == quantity.metric]
+        scale = {name: rows[name] / quantity.divisor for name in ("value", "low", "high")}
+        return rows.assign(**scale)
+    plain = part["privacy"] == "none"
+    rows = part[part["metric"] == np.where(plain, quantity.metric, quantity.ratio)]
+    ends = {name: rows[name].mask(plain) for name in ("low", "high")}
+    return rows.assign(value=rows["value"].mask(plain, 1.0), **ends)
+
+
+def _panel(
+    axes: Axes, part: pd.DataFrame, quantity: Quantity, mechanisms: list[str], relative: bool
+) -> None:
     colours = style.colours(part)
     levels = wording.noises(part["privacy"])
-    bars = _shown(part, quantity)
-    if not np.isfinite(bars["value"].astype(float)).any():
-        style.explain(axes, NOT_MEASURED if quantity.metric == BATCH else "not measured")
+    bars = _shown(part, quantity, relative)
+    bars = bars[np.isfinite(bars["value"].astype(float))]
+    if bars.empty:
+        missing = NOT_MEASURED if quantity.metric == BATCH else "not measured"
+        measured = part.loc[part["metric"] == quantity.metric, "value"].notna().any()
+        style.explain(axes, ALONE if measured else missing)
     for y, mechanism in enumerate(mechanisms):
         of_mechanism = bars[bars["mechanism"] == mechanism].set_index("privacy")
         labels = [label for label in ["none", *levels] if label in of_mechanism.index]
@@ -223,12 +236,12 @@ def _panel(axes: Axes, part: pd.DataFrame, quantity: Quantity, mechanisms: list[
     axes.grid(False, axis="y")
 
 
-def _axis(column: Sequence[Axes], measured: pd.DataFrame, quantity: Quantity) -> None:
+def _axis(
+    column: Sequence[Axes], measured: pd.DataFrame, quantity: Quantity, relative: bool
+) -> None:
     """Scale and name the shared axis of a column of panels."""
-    shown = _shown(measured, quantity)
-    ends = shown[["value", "high"]].to_numpy(dtype=float)
+    ends = _shown(measured, quantity, relative)[["value", "high"]].to_numpy(dtype=float)
     ends = ends[np.isfinite(ends)]
-    relative = quantity.ratio in set(shown["metric"])
     for axes in column:
         if not style.log_if_decades(axes, ends, axis="x"):
             axes.set_xlim(0, 1.08 * ends.max(initial=1e-9) if len(ends) else 1)

@@ -33,7 +33,6 @@ NAMED = 9
 ALIKE = 0.1  # share of the time of a step
 HEADS = ("", "not dominated", "ε", "score", "time")
 WIDTHS = (0.22, 1.95, 0.48, 1.08, 0.42)  # inches
-DASHED = (0, (6, 3))
 
 
 def draw(summary: pd.DataFrame, privacy: pd.DataFrame) -> Figure:
@@ -60,7 +59,9 @@ def draw(summary: pd.DataFrame, privacy: pd.DataFrame) -> Figure:
         named = _named(part)
         _points(axes, part, unit)
         for row in constant(summary, model).itertuples():
-            axes.axhline(row.value, color=style.MUTED, linestyle=DASHED, linewidth=1, zorder=1.9)
+            axes.axhline(
+                row.value, color=style.MUTED, linestyle=style.DASHED, linewidth=1, zorder=1.9
+            )
         _numbers(axes, named, part)
         axes.set_title(wording.name(model))
         axes.set_ylabel(utility.label(points))
@@ -183,11 +184,10 @@ def _numbers(axes: Axes, named: dict[int, object], part: pd.DataFrame) -> None:
 
 
 def _row(number: int, row, colours: dict[str, str], unit: str) -> list[text_table.Cell]:
-    noise = "" if row.privacy == "none" else f", {wording.noise_name(row.privacy)}"
     interval = f" [{row.low:.2f}, {row.high:.2f}]" if np.isfinite(row.low) else ""
     return [
         str(number),
-        (wording.name(row.mechanism) + noise, colours[row.mechanism]),
+        (wording.setting(row.mechanism, row.privacy), colours[row.mechanism]),
         wording.number(row.epsilon),
         f"{row.value:.2f}{interval}",
         f"{row.cost:.2g}{unit}" if np.isfinite(row.cost) else "",

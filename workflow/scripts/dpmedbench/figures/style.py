@@ -34,6 +34,7 @@ DECADES = 1.5
 MECHANISMS = (0, 1, 2, 3, 4, 9, 5, 8, 6)
 WHISKERS = {"linewidth": 0.8, "ecolor": MUTED}  # error_kw of a bar
 DARKER = 0.5  # of the light of a colour, for mechanisms beyond the palette
+DASHED = (0, (6, 3))  # the line of the constant predictor
 DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
 
 SETTING = ["model", "mechanism", "privacy"]  # of one dataset
@@ -102,6 +103,14 @@ def colours(frame: pd.DataFrame) -> dict[str, str]:
     given = frame.attrs.get("colours") or assign(private_mechanisms(frame))
     present = set(frame["mechanism"])
     return {name: colour for name, colour in given.items() if name in present}
+
+
+def settings(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """(mechanism, privacy) of the mechanisms in `frame`, in the order of their colours and, of one
+    mechanism, from no noise to the most."""
+    levels = ["none", *wording.noises(frame["privacy"])]
+    found = set(zip(frame["mechanism"], frame["privacy"], strict=True))
+    return [(name, level) for name in colours(frame) for level in levels if (name, level) in found]
 
 
 def shade(colour: str, rank: int, count: int) -> str:

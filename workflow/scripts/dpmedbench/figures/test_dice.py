@@ -41,7 +41,8 @@ def draw(summary: pd.DataFrame, store: str | Path) -> Figure:
         return style.empty(summary, "nothing was tested")
     classes = class_names(store)
     tables = [matrix(summary[summary["model"] == model], classes) for model in models]
-    rows = _row_order(summary)
+    rows = [CONSTANT_ROW] * bool((summary["mechanism"] == CONSTANT).any())
+    rows += [wording.setting(*setting) for setting in style.settings(summary)]
     columns = list(tables[0].columns)
     across = max(1, min(len(models), int(5.2 / (COLUMN * len(columns)))))
     down = -(-len(models) // across)
@@ -52,8 +53,9 @@ def draw(summary: pd.DataFrame, store: str | Path) -> Figure:
         layout="constrained",
     )
     grid = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
-    for axes, model, table in zip(grid, models, tables, strict=False):
-        table = table.reindex(rows)
+    size = min(style.SMALL, 62 * height / len(rows))
+    for axes, model, found in zip(grid, models, tables, strict=False):
+        table = found.reindex(rows)
         axes.patch.set(facecolor="white", edgecolor=style.VOID, hatch="////", linewidth=0)
         sns.heatmap(
             table,
@@ -73,7 +75,13 @@ def draw(summary: pd.DataFrame, store: str | Path) -> Figure:
         axes.set(xlabel="", ylabel="")
         axes.tick_params(axis="both", length=0)
         axes.tick_params(axis="x", rotation=90)
-        axes.tick_params(axis="y", rotation=0, labelsize=min(style.SMALL, 62 * height / len(rows)))
+        axes.tick_params(axis="y", rotation=0, labelsize=size)
+        for place in np.flatnonzero(~table.index.isin(found.index)):
+            axes.axhspan(place, place + 1, color="white", linewidth=0)
+            axes.text(
+                len(columns) / 2, place + 0.5, "not trained", ha="center", va="center",
+                fontsize=min(6, size), color=style.MUTED, style="italic",
+            )  # fmt: skip
     for axes in grid[len(models) :]:
         figure.delaxes(axes)
     bar = figure.colorbar(
@@ -124,29 +132,12 @@ def matrix(summary: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """Mean Dice of one model: settings x (classes, mean of the classes but the first)."""
     columns = {f"dice_{number}": name for number, name in enumerate(classes)} | {"dice": MEAN}
     found = summary[summary["metric"].isin(columns)]
-    table = found.assign(row=_settings(found)).pivot_table("value", "row", "metric")
+    rows = [
+        CONSTANT_ROW if mechanism == CONSTANT else wording.setting(mechanism, privacy)
+        for mechanism, privacy in zip(found["mechanism"], found["privacy"], strict=True)
+    ]
+    table = found.assign(row=rows).pivot_table("value", "row", "metric")
     return table.reindex(columns=list(columns)).rename(columns=columns)
-
-
-def _settings(summary: pd.DataFrame) -> pd.Series:
-    names = {name: wording.name(name) for name in summary["mechanism"].unique()}
-    names[CONSTANT] = CONSTANT_ROW
-    noise = {
-        level: "" if level == "none" else f", {wording.noise_name(level)}"
-        for level in summary["privacy"].unique()
-    }
-    return summary["mechanism"].map(names) + summary["privacy"].map(noise)
-
-
-def _row_order(summary: pd.DataFrame) -> list[str]:
-    order = [CONSTANT, *style.colours(summary)]
-    levels = ["none", *wording.noises(summary["privacy"])]
-    pairs = summary[["mechanism", "privacy"]].drop_duplicates()
-    pairs = pairs.assign(row=_settings(pairs))
-    ranked = sorted(
-        pairs.itertuples(), key=lambda p: (order.index(p.mechanism), levels.index(p.privacy))
-    )
-    return [pair.row for pair in ranked]
 
 
 def _two_digits(value: float) -> str:

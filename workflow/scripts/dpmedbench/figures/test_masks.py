@@ -171,11 +171,9 @@ def _strip(cells: list[tuple[Identity, Path]]) -> tuple[list[Tile], list[str]]:
     several = len({identity["model"] for identity, _ in cells}) > 1
     block = [Tile(0, 0, None, "Scan"), Tile(0, 1, "truth", "Truth")]
     for column, (identity, path) in enumerate(cells, start=2):
-        lines = [wording.name(identity["model"])] if several else []
-        lines.append(wording.name(identity["mechanism"]))
-        if identity["privacy"] != "none":
-            lines.append(wording.noise_name(identity["privacy"]))
-        block.append(Tile(0, column, path, "\n".join(lines)))
+        heading = wording.setting(identity["mechanism"], identity["privacy"], "\n")
+        heading = f"{wording.name(identity['model'])}\n{heading}" if several else heading
+        block.append(Tile(0, column, path, heading))
     return block, [""]
 
 
@@ -185,6 +183,7 @@ def _matrix(cells: list[tuple[Identity, Path]]) -> tuple[list[Tile], list[str]]:
     levels = wording.noises([identity["privacy"] for identity, _ in cells])
     block = [Tile(0, 0, None, "Scan"), Tile(0, 1, "truth", "Truth")]
     names = [""]
+    headed: set[int] = set()
     places: dict[tuple, int] = {}
     for identity, path in cells:
         mechanism, model = wording.name(identity["mechanism"]), wording.name(identity["model"])
@@ -196,9 +195,10 @@ def _matrix(cells: list[tuple[Identity, Path]]) -> tuple[list[Tile], list[str]]:
         row = places.setdefault((model, mechanism), len(places) + 1)
         if row == len(names):
             names.append(f"{model}\n{mechanism}" if several else mechanism)
-        level = identity["privacy"]
-        heading = wording.noise_name(level) if row == 1 else ""
-        block.append(Tile(row, levels.index(level), path, heading))
+        column = levels.index(identity["privacy"])
+        heading = "" if column in headed else wording.noise_name(identity["privacy"])
+        headed.add(column)
+        block.append(Tile(row, column, path, heading))
     return block, names
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator
 
 from dpmedbench.figures import style, wording
-from dpmedbench.results import CONSTANT
+from dpmedbench.results import CONSTANT, SETTING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,9 +48,8 @@ def with_epsilon(scores: pd.DataFrame, privacy: pd.DataFrame) -> pd.DataFrame:
     Training that is private has that of its weights. Noise on the images protects each of them by
     the epsilon of all its pixels, or by none (inf). Six digits, so that what is equal compares so.
     """
-    setting = ["dataset", "model", "mechanism", "privacy"]
-    images = privacy.groupby(setting)["epsilon_per_image"].mean().rename("_image")
-    joined = scores.merge(images.reset_index(), on=setting, how="left")
+    images = privacy.groupby(SETTING)["epsilon_per_image"].mean().rename("_image")
+    joined = scores.merge(images.reset_index(), on=SETTING, how="left")
     local = joined["privacy"].str.startswith("beta")
     epsilon = joined["epsilon"].where(~local, joined.pop("_image"))
     joined["epsilon"] = epsilon.map("{:.6g}".format).astype(float)

@@ -16,9 +16,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.lines import Line2D
 
 from dpmedbench.figures import style, utility, wording
+from dpmedbench.figures.curves import reference_handle
 from dpmedbench.results import CONSTANT
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 ORDER = 200
 NEEDS = ("summary", "privacy")
 
-DASHED = (0, (6, 3))
 APART = 0.02  # of the width of a panel: points of one epsilon
 
 
@@ -43,7 +42,7 @@ def draw(summary: pd.DataFrame, privacy: pd.DataFrame) -> Figure:
     sections = [
         style.mechanism_section(trained),
         style.noise_section(trained, marker="o"),
-        ("Reference", [("constant predictor", Line2D([], [], color=style.MUTED, ls=DASHED, lw=1))]),
+        ("Reference", [("constant predictor", reference_handle(style.DASHED))]),
     ]
     figure, panels = style.panels([wording.name(model) for model in models], sections)
     private = trained[trained["privacy"] != "none"]
@@ -98,8 +97,8 @@ def _across(axes: Axes, row, colour: str | None) -> None:
     constant = row.mechanism == CONSTANT
     colour = style.MUTED if constant else colour
     axes.axhline(
-        row.value, color=colour, linestyle=DASHED if constant else "-", linewidth=1, zorder=1.9,
-        label=f"{row.mechanism}/none",
+        row.value, color=colour, linestyle=style.DASHED if constant else "-", linewidth=1,
+        zorder=1.9, label=f"{row.mechanism}/none",
     )  # fmt: skip
     if np.isfinite(row.low):
         axes.axhspan(row.low, row.high, color=colour, alpha=0.12, linewidth=0)

@@ -1,8 +1,8 @@
 """Validation accuracy
 
-Above: share of the graded pixels of the validation patients of {dataset} that get their class,
-after each epoch ({epochs} epochs, learning rate {learning_rate}); left out where there are too many
-lines. Below: mean Dice over the classes without background. Mechanisms: {mechanisms}; noise:
+After each epoch ({epochs} epochs, learning rate {learning_rate}), on the validation patients of
+{dataset}. Pixel accuracy: share of the graded pixels that get their class; left out where there are
+too many lines. Dice: mean over the classes without background. Mechanisms: {mechanisms}; noise:
 {noise}. Dashed: the constant predictor, which gives every pixel the commonest class: its pixel
 accuracy is high because most pixels are background, its Dice is 0. Dotted, on the published Duke
 scans alone: the Dice between their two graders, 0.79.
@@ -28,7 +28,7 @@ PUBLISHED = {"clipping": "Accuracy over iterations", "bookkeeping": "Validation 
 PARTS = {"val_pixel_accuracy": "pixel accuracy", "val_dice": "Dice"}
 # Mean Dice between the two graders of the scans of a loader.
 GRADERS = {"duke": 0.79}
-DASHED, DOTTED = (0, (6, 3)), (0, (1, 2))
+DOTTED = (0, (1, 2))
 
 
 def draw(history: pd.DataFrame, real: Mapping[str, str]) -> Figure:
@@ -36,7 +36,7 @@ def draw(history: pd.DataFrame, real: Mapping[str, str]) -> Figure:
     models = list(history["model"].unique())
     parts = {"val_dice": "Dice"} if crowded(history) else PARTS
     graders = GRADERS.get(real.get(style.dataset(history)))
-    entries = [("constant predictor", reference_handle(DASHED))]
+    entries = [("constant predictor", reference_handle(style.DASHED))]
     if graders is not None:
         entries.append(("between graders", reference_handle(DOTTED)))
     frame = stacked(history, parts, "score", by_model=False)
@@ -58,7 +58,7 @@ def draw(history: pd.DataFrame, real: Mapping[str, str]) -> Figure:
         model, part = of_panel[name]
         constant = history.loc[history["model"] == model, f"constant_{part}"].mean()
         if constant == constant:
-            reference(axes, constant, DASHED, "constant predictor")
+            reference(axes, constant, style.DASHED, "constant predictor")
         if graders is not None and part == "val_dice":
             reference(axes, graders, DOTTED, "between graders")
         if part == "val_dice":

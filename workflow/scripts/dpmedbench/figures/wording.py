@@ -32,6 +32,11 @@ def noise_name(label: str) -> str:
     return label if math.isnan(value) else f"{SYMBOLS.get(kind, kind)} = {value:g}"
 
 
+def setting(mechanism: str, privacy: str, separator: str = ", ") -> str:
+    """ "Opacus flat, σ = 0.5"; what is not private by its name alone."""
+    return name(mechanism) + ("" if privacy == "none" else separator + noise_name(privacy))
+
+
 def noise_axis(labels: Sequence[str]) -> tuple[str, list[str]]:
     """Name and tick labels of an axis of privacy labels ("none" becomes "no noise")."""
     kinds = {split_noise(label)[0] for label in labels if label != "none"}

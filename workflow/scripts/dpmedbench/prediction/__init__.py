@@ -13,7 +13,6 @@ a time, so that memory does not grow with it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -24,6 +23,8 @@ from dpmedbench.tables import IDENTITY
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
+
+BATCH = 16  # images that are predicted at once
 
 
 def load(task: str) -> ModuleType:
@@ -63,6 +64,6 @@ def load_weights(model: torch.nn.Module, path: str | Path) -> None:
     model.load_state_dict(found)
 
 
-def batches(number: int, size: int) -> Iterator[slice]:
-    """Slices of `size` that cover `number` records."""
-    return (slice(start, min(start + size, number)) for start in range(0, number, size))
+def batches(number: int) -> list[slice]:
+    """Slices of `BATCH` that cover `number` records."""
+    return [slice(start, min(start + BATCH, number)) for start in range(0, number, BATCH)]

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from dpmedbench.store import Store
 
-BATCH = 16
 TEST_SELECTED = "the epoch was chosen on the test set: no honest estimate"
 
 
@@ -38,7 +37,7 @@ def write(
     name, test = identity(history), splits["test"]
     predictions = prediction_table(store, test, model, name)
     on_noisy = prediction_table(noisy, test, model, name) if noisy else None
-    constant = most_frequent_class(store.read([row])[1] for row in splits["train"])
+    constant = most_frequent_class(store.targets[row] for row in splits["train"])
     scores = score_table(predictions, constant, store.classes, history, on_noisy)
     for path, table in ((outputs.predictions, predictions), (outputs.scores, scores)):
         with replacing(path) as temporary:
@@ -64,7 +63,7 @@ def prediction_table(
     model.eval()
     probabilities = np.empty((len(records), len(store.classes)))
     labels = np.empty(len(records), np.int64)
-    parts = list(batches(len(records), BATCH))
+    parts = batches(len(records))
     with torch.inference_mode():
         for part in track(parts, "Predicting the test set (batches)", total=len(parts)):
             images, labels[part] = store.read(records[part])

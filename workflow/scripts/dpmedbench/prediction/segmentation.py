@@ -41,7 +41,7 @@ def write(
 
     name = identity(history)
     write_masks(outputs.masks, store, splits["test"], model, name)
-    constant = most_frequent_class(store.read([row])[1] for row in splits["train"])
+    constant = most_frequent_class(store.targets[row] for row in splits["train"])
     scores = score_table(outputs.masks, constant, name)
     if noisy:
         with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +55,7 @@ def write(
         pq.write_table(scores, temporary, compression="zstd")
 
 
-def predict(model: torch.nn.Module, images: np.ndarray, batch_size: int = 16) -> np.ndarray:
+def predict(model: torch.nn.Module, images: np.ndarray) -> np.ndarray:
     """The most likely class of each pixel: uint8 images (n, H, W[, 3]) to uint8 labels (n, H, W).
 
     Runs in float32 on the CPU, where `model` must be; it is put into evaluation mode.
@@ -63,12 +63,8 @@ def predict(model: torch.nn.Module, images: np.ndarray, batch_size: int = 16) ->
     import torch
 
     model.eval()
-    labels = np.empty(images.shape[:3], np.uint8)
     with torch.inference_mode():
-        for part in batches(len(images), batch_size):
-            logits = model(to_input(images[part]))
-            labels[part] = logits.argmax(1).to(torch.uint8).numpy()
-    return labels
+        return model(to_input(images)).argmax(1).to(torch.uint8).numpy()
 
 
 def write_masks(
@@ -77,7 +73,6 @@ def write_masks(
     records: np.ndarray,
     model: torch.nn.Module,
     identity: Mapping[str, object],
-    batch_size: int = 16,
 ) -> None:
     """Predict the test `records` (row numbers of `store`) and write them to an HDF5 file.
 
@@ -108,12 +103,12 @@ def write_masks(
         file.attrs["boundaries"] = store.boundaries
         file.attrs["ignore_index"] = IGNORE
         file.attrs.update(identity)
-        parts = list(batches(len(records), batch_size))
+        parts = batches(len(records))
         for part in track(parts, "Predicting the test set (batches)", total=len(parts)):
             images, truth = store.read(records[part])
             file["images"][part] = images
             file["truth"][part] = truth
-            file["prediction"][part] = predict(model, images, batch_size)
+            file["prediction"][part] = predict(model, images)
 
 
 def score_table(masks: str | Path, constant_class: int, identity: Mapping[str, object]) -> pa.Table:

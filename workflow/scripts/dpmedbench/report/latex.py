@@ -12,6 +12,7 @@ PACKAGES = ("array", "booktabs", "graphicx")
 PAGE_OF_ROWS = 35
 FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 LONG_TEXT = 24  # characters from which a column wraps its lines
+LEAST = 0.4  # of the line, for all columns that wrap
 SPECIAL = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -99,7 +100,8 @@ def _column(rows: pd.DataFrame, column: str) -> str:
     long = sum(width for width in widths.values() if width > LONG_TEXT)
     if widths[column] <= LONG_TEXT:
         return "l"
-    share = 1 - 0.01 * sum(width for width in widths.values() if width <= LONG_TEXT)
+    short = sum(width for width in widths.values() if width <= LONG_TEXT)
+    share = max(LEAST, 1 - 0.01 * short)  # more than the line: `FIT` makes the table smaller
     return (
         rf">{{\raggedright\arraybackslash}}p{{{0.9 * share * widths[column] / long:.2f}\linewidth}}"
     )

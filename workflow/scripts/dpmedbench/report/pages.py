@@ -81,7 +81,7 @@ def results(table: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
 def accuracy(table: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
     """Accuracy in the shape of the published table, beside the published numbers."""
     metrics = {*summary.ACCURACY.values(), *LAST_EPOCH.values()}
-    numbers = table[table["metric"].isin(metrics) & (table["mechanism"] != CONSTANT)]
+    numbers = _constant_first(table[table["metric"].isin(metrics)])
     if numbers.empty:
         return {}, numbers
     return {
@@ -94,10 +94,7 @@ def accuracy(table: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
 def _across(numbers: pd.DataFrame, parts: Mapping[str, str]) -> pd.DataFrame:
     """`summary.accuracy_table` with headings in one line."""
     table = summary.accuracy_table(numbers, parts)
-    table.columns = [
-        wording.name(mechanism) + ("" if privacy == "none" else f", {wording.noise_name(privacy)}")
-        for mechanism, privacy in table.columns
-    ]
+    table.columns = [wording.setting(*column) for column in table.columns]
     return table.reset_index()
 
 
@@ -134,8 +131,7 @@ def engines(rows: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
 
 def _settings(table: pd.DataFrame, metrics: Mapping[str, str]) -> tuple[Groups, pd.DataFrame]:
     """Settings x metrics, a table a dataset and model."""
-    numbers = table[table["metric"].isin(metrics)]
-    numbers = numbers.sort_values("mechanism", key=lambda name: name != CONSTANT, kind="stable")
+    numbers = _constant_first(table[table["metric"].isin(metrics)])
     scale = numbers["metric"].map(UNITS).fillna(1)
     ends = (numbers[name] * scale for name in ("value", "low", "high"))
     numbers = numbers.assign(text=[*map(summary.text, *ends)])
@@ -155,6 +151,10 @@ def _settings(table: pd.DataFrame, metrics: Mapping[str, str]) -> tuple[Groups, 
             }
         )
     return found, numbers.drop(columns="text")
+
+
+def _constant_first(numbers: pd.DataFrame) -> pd.DataFrame:
+    return numbers.sort_values("mechanism", key=lambda name: name != CONSTANT, kind="stable")
 
 
 def _noise(privacy: str) -> str:
