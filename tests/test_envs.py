@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkout import Checkout
 from packaging.requirements import Requirement
 from rattler import MatchSpec
 
@@ -14,6 +15,12 @@ from dpmedbench import pins, support
 
 ROOT = Path(__file__).parents[1]
 ENVS = sorted((ROOT / "envs").glob("*.yaml"))
+APPTAINER = """#!/bin/sh
+if [ "$1" = --version ]; then echo apptainer version 1.4.0; exit; fi
+echo "$@" >>asked
+while [ "$1" != -c ]; do shift; done
+exec bash -c "$2"
+"""
 SIZE = {"torch": {"train", "train_fastdp", "predict"}, "fastDP": {"train_fastdp"}}
 
 
@@ -82,6 +89,23 @@ def test_a_missing_image_is_one_sentence_before_any_job(tmp_path):
     assert done.returncode == 1
     assert "dpmedbench.sif: found none in this folder" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.workflow
+def test_a_container_is_shown_the_library_in_its_place_alone(tmp_path):
+    """What is bound from the path of Snakemake comes first there, and a job refuses it."""
+    double, there = tmp_path / "apptainer", Checkout(tmp_path / "checkout")
+    double.write_text(APPTAINER)
+    double.chmod(0o755)
+    (there.folder / "dpmedbench.sif").touch()
+    made = "resources/phantom/tiny/phantom_duke"
+    path = f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin"
+    code, said = there.run(made, "--sdm", "apptainer", PATH=path)
+    assert code == 0, said
+    assert (there.folder / made).is_dir()
+    asked = (there.folder / "asked").read_text()
+    assert f"--home {there.folder}" in asked
+    assert str(there.folder / "workflow" / "scripts") not in asked
 
 
 def test_the_container_is_of_the_same_python_and_pip():

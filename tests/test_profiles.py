@@ -1,5 +1,6 @@
 """The profiles: what each rule asks of a cluster, and that the two agree in the rest."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -13,6 +14,10 @@ PROFILES = Path(__file__).parents[1] / "workflow" / "profiles"
 DEFAULT, SLURM = (
     yaml.safe_load((PROFILES / name / "config.yaml").read_text()) for name in ("default", "slurm")
 )
+STUDY = TINY | {
+    "mechanisms": TINY["mechanisms"] | {"local": {"engine": "local"}},
+    "grids": [TINY["grids"][0] | {"mechanisms": ["opacus_flat", "local"], "beta": [1.0]}],
+}
 RULES = "".join(path.read_text() for path in (PROFILES.parent / "rules").glob("*.smk"))
 
 
@@ -42,9 +47,9 @@ def test_a_group_names_rules_that_there_are():
     assert set(SLURM["group-components"]) <= set(SLURM["groups"].values())
 
 
-def test_a_user_edits_five_lines_with_a_comment():
+def test_a_user_edits_six_lines_with_a_comment():
     lines = (PROFILES / "slurm" / "config.yaml").read_text().splitlines()
-    assert len([line for line in lines if re.search(r": \S+ # \[edit\] \S", line)]) == 5
+    assert len([line for line in lines if re.search(r": \S+ # \[edit\] \S", line)]) == 6
 
 
 def test_the_profiles_agree_in_what_is_not_of_the_cluster():
@@ -54,11 +59,15 @@ def test_the_profiles_agree_in_what_is_not_of_the_cluster():
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
-    """{(rule, attempt): its resources} as a dry run tells them, once there are data."""
-    there = Checkout(tmp_path_factory.mktemp("checkout"), TINY)
+    """{(rule, attempt): its resources} as a dry run tells them, once there are data.
+
+    A rule that reads noisy images is named "noisy ..." there.
+    """
+    there = Checkout(tmp_path_factory.mktemp("checkout"), STUDY)
     data = there.folder / "results" / "tiny" / "data"
     data.mkdir(parents=True)
     (data / "phantom_duke.h5").write_bytes(bytes(50 << 20))
+    (data / "phantom_duke.laplace.beta1.h5").write_bytes(bytes(100 << 20))
     (data / "phantom_duke.splits.csv").write_text("")
     options = ["--dry-run", "--configfile", "study.yaml"]
     options += ["--workflow-profile", str(PROFILES / "slurm")]
@@ -71,10 +80,11 @@ def asked(tmp_path_factory):
             text=True,
             check=True,
         ).stdout
-        for rule, resources in re.findall(
-            r"^ *rule (\w+):\n(?: .*\n)*? *resources: (.*)$", said, re.MULTILINE
+        for rule, files, resources in re.findall(
+            r"^ *rule (\w+):\n((?: .*\n)*?) *resources: (.*)$", said, re.MULTILINE
         ):
-            found[rule, attempt] = dict(re.findall(r"(\w+)=([^,]+)", resources))
+            name = "noisy " * (".laplace." in files) + rule
+            found[name, attempt] = dict(re.findall(r"(\w+)=([^,]+)", resources))
     return found
 
 
@@ -85,8 +95,17 @@ def test_training_asks_for_a_gpu_and_by_the_size_of_the_data(asked):
     assert int(train["runtime"]) == 60 + 50 * TINY["training"]["epochs"] // 60
 
 
-@pytest.mark.parametrize("rule", ["train", "scans", "page"])
-@pytest.mark.parametrize("key", ["mem_mb", "runtime"])
+def test_training_asks_for_no_more_time_than_images_and_epochs_take(asked):
+    """Not for the noisy copy of the images, nor in another attempt, which goes on."""
+    assert int(asked["noisy train", 1]["mem_mb"]) == 8000 + 4 * 150
+    times = [asked[rule, attempt]["runtime"] for rule, attempt in asked if "train" in rule]
+    assert times == 4 * times[:1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "key"),
+    [("train", "mem_mb"), *itertools.product(("scans", "page"), ("mem_mb", "runtime"))],
+)
 def test_another_attempt_asks_for_more(asked, rule, key):
     once, twice = (int(asked[rule, attempt][key]) for attempt in (1, 2))
     assert twice == pytest.approx(2 * once, abs=1)
@@ -94,5 +113,5 @@ def test_another_attempt_asks_for_more(asked, rule, key):
 
 def test_no_short_job_asks_for_a_gpu(asked):
     for (rule, _), resources in asked.items():
-        assert ("gpu" in resources) == (rule == "train"), rule
-        assert resources["slurm_partition"] == ("gpu" if rule == "train" else "cpu")
+        assert ("gpu" in resources) == ("train" in rule), rule
+        assert resources["slurm_partition"] == ("gpu" if "train" in rule else "cpu")

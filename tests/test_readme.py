@@ -39,6 +39,8 @@ def test_the_index_has_every_page():
 def test_every_file_and_target_it_names_exists():
     for path in re.findall(r"config/studies/\w+\.yaml", README):
         assert (ROOT / path).exists(), path
+    for path in (ROOT / "config" / "studies").glob("*.yaml"):
+        assert f"`{path.name}`" in README, path
     targets = subprocess.run(
         ["make", "--no-print-directory", "help"],
         cwd=ROOT,

@@ -16,6 +16,8 @@ from dpmedbench import report as contents
 from dpmedbench.config import check_paths, load
 from dpmedbench.errors import UserError
 
+# Snakemake binds what stands there into a container, elsewhere, and jobs would find it there first
+sys.path.remove(str(SCRIPTS))
 # conda or a container: a step has an environment of its own, with its engine
 DEPLOYMENT = sorted(map(str, workflow.deployment_settings.deployment_method))
 try:
@@ -48,9 +50,13 @@ def megabytes(base, times_input):
     return lambda wildcards, input, attempt: int((base + times_input * size_mb(input)) * attempt)
 
 
-def train_minutes(wildcards, input, attempt):
-    """An hour and a second a pass over a megabyte, many times what a GPU takes."""
-    return int(attempt * (60 + size_mb(input) * STUDY.training.epochs / 60))
+def train_minutes(wildcards, input):
+    """An hour and a second a pass over a megabyte of images, many times what a GPU takes.
+
+    The noisy copy of a local cell has the same images. No more in another attempt, which goes on
+    from a checkpoint: a job that asks for more than a partition's longest would never start.
+    """
+    return int(60 + size_mb([input.data]) * STUDY.training.epochs / 60)
 
 
 def train_code(cell):
