@@ -38,6 +38,7 @@ COMMANDS = {"report": {"snakemake", "pygments"}}
 READ = {
     "figures": {
         "classification_metrics",
+        "dpsgd",
         "mechanisms",
         "models",
         "pretrained",
