@@ -205,7 +205,7 @@ class Trainer:
                 self._check_loss("training", losses)  # what breaks every promise
                 raise
             self.timer.stop()
-            special = not self.stepped or self.engine.trials > trials
+            special = self.engine.trials > trials or not self.stepped
             self.stepped = True
             if self.first_step_seconds is None:  # one of those that `cost.WARM_UP` leaves out
                 self.timer.wait()
