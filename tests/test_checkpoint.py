@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from little_cells import (
+    BOOKKEEPING,
     EXECUTION,
     PRIVATE,
     SPARSIFIED,
@@ -23,7 +24,7 @@ from little_cells import (
     trained,
 )
 
-from dpmedbench import checkpoint, interruption, outcome, pretrained, training
+from dpmedbench import checkpoint, cost, interruption, outcome, pretrained, training
 from dpmedbench.errors import UserError
 from dpmedbench.training import Trainer
 
@@ -79,11 +80,16 @@ def test_the_first_step_of_a_cell_that_goes_on_is_not_timed(tmp_path, monkeypatc
     assert len(trained(tmp_path, PRIVATE).timer.seconds) == 3 * 2 - 1
 
 
-def test_another_delta_or_accountant_trains_nothing_again(tmp_path, capsys):
-    trained(tmp_path, PRIVATE)
-    other = settings(PRIVATE, {"delta": 1e-4, "accountant": "prv"})
-    again = Trainer(other, EXECUTION, data(), tmp_path)
+def test_another_delta_or_accountant_trains_nothing_again(tmp_path, capsys, monkeypatch):
+    """What was measured is of where and how the cell was trained."""
+    cell = trained(tmp_path, BOOKKEEPING)
+    monkeypatch.setattr(cost, "device_name", lambda device, cells: "another device")
+    other = settings(BOOKKEEPING, {"delta": 1e-4, "accountant": "prv"})
+    again = Trainer(other, EXECUTION | {"physical_batch_size": 1}, data(), tmp_path)
     again.run()
+    assert outcome.costs(again) == outcome.costs(cell)
+    assert again.engine.record() == cell.engine.record()
+    assert outcome.history(again)[-1]["device"] != "another device"
     assert "nothing left to train" in capsys.readouterr().err
     found = outcome.privacy(again)
     assert (found["delta"], found["accountant"]) == (1e-4, "prv")

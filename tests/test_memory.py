@@ -173,7 +173,4 @@ def test_a_cell_says_how_many_like_it_a_gpu_has_room_for(monkeypatch, capsys, to
     assert (f"room for {said} cells like this one" in printed) if said else printed == ""
     cell.stepped = False  # it had been trained to its end before
     memory.run(lambda halvings: cell)
-    cell.stepped = True
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    memory.run(lambda halvings: cell)
     assert capsys.readouterr().err == ""

@@ -146,7 +146,7 @@ def settings(study: Study, cell: Cell) -> dict:
     """All that decides a cell's result, resolved, as plain JSON values.
 
     Keys: identity (the columns of every table), model, task, mechanism, privacy (empty where the
-    training is not private), training. A cell is trained again where they change.
+    training is not private), training. A cell's job runs again where they change.
     """
     mechanism = study.mechanisms[cell.mechanism]
     weights = study.datasets[cell.dataset].class_weights

@@ -1,8 +1,8 @@
 """A training job that is killed at any moment goes on where it was.
 
 The folder of a cell's state lies outside what Snakemake tracks (it deletes declared outputs before
-each run). A checkpoint is taken up only by a job with the same fingerprint: the same settings,
-data, splits and code.
+each run). A checkpoint is taken up only by a job with the same fingerprint: the same data, splits,
+code and settings, but for those that change no weights (`planning.decisive`).
 """
 
 from __future__ import annotations
@@ -131,6 +131,7 @@ def state_of(trainer: Trainer) -> dict:
         "monitor": trainer.monitor.state() if trainer.monitor else None,
         "random": torch.get_rng_state(),
         "history": trainer.history,
+        "place": trainer.place,
         "halvings": trainer.halvings,
         "configured_batch": trainer.execution["physical_batch_size"],
         "step_seconds": trainer.timer.seconds,
@@ -153,6 +154,8 @@ def restore(trainer: Trainer, state: dict) -> None:
     trainer.sampler.randomness.restore(state["sampler"])
     torch.set_rng_state(state["random"])
     trainer.history = state["history"]
+    if len(trainer.history) == trainer.options["epochs"]:  # nothing is left to train here
+        trainer.place = state["place"]
     if state["configured_batch"] == trainer.execution["physical_batch_size"]:
         trainer.halvings = max(trainer.halvings, state["halvings"])
     trainer.timer.seconds = state["step_seconds"]

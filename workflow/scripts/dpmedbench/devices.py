@@ -91,9 +91,9 @@ def choose(wanted: str) -> torch.device:
             )
         return torch.device("cuda")
     if wanted != "cpu":
-        job = scheduler()
-        if wanted == "cuda" or job or visible():
-            where = f" in a job with {job}" if job else ""
+        jobs = [name for name in SCHEDULERS if name in os.environ]
+        if wanted == "cuda" or jobs or visible():
+            where = f" in a job with {jobs[0]}" if jobs else ""
             raise UserError(
                 f"training.device: found {wanted}{where} and GPUs [{', '.join(visible())}], of "
                 f"which torch {torch.__version__} can use none; ask the scheduler for a GPU, "
@@ -101,11 +101,6 @@ def choose(wanted: str) -> torch.device:
             )
         say("no CUDA device: training on the CPU")
     return torch.device("cpu")
-
-
-def scheduler() -> str | None:
-    """The variable of the scheduler in whose job this process runs; None: in no job."""
-    return next((name for name in SCHEDULERS if name in os.environ), None)
 
 
 def _listed() -> list[list[str]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dpmedbench import collector, devices
+from dpmedbench import collector
 from dpmedbench.console import say
 from dpmedbench.errors import UserError, first_line
 
@@ -71,9 +71,9 @@ def run(make: Callable[[int], Trainer]) -> Trainer:
 def _say_room(trainer: Trainer) -> None:
     """Say how many such cells the GPU has room for, where that is more than may share it.
 
-    Not in a scheduler's job, which has a GPU of its own, nor where no step took memory.
+    Not where no step took memory.
     """
-    if trainer.device.type != "cuda" or not trainer.stepped or devices.scheduler():
+    if trainer.device.type != "cuda" or not trainer.stepped:
         return
     taken = torch.cuda.max_memory_reserved(trainer.device) + _CONTEXT
     cells = torch.cuda.mem_get_info(trainer.device)[1] // taken

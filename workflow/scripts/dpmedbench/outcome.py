@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 
 import pyarrow as pa
@@ -51,17 +50,11 @@ def write(trainer: Trainer, outputs) -> None:
             "selection": SELECTION[trainer.options["selection"]],
             "randomness": trainer.sampler.randomness.title,
             "mechanism": trainer.engine.record(),
-            "device": device(trainer),
-            "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            **trainer.place,
             "disclosure": disclosure.note(trainer.settings, epsilons(trainer, last)["epsilon"]),
             **provenance.manifest(),
         },
     )
-
-
-def device(trainer: Trainer) -> str:
-    """What the cell trained on."""
-    return cost.device_name(trainer.device, trainer.execution["cells_per_gpu"])
 
 
 def identity(trainer: Trainer) -> dict:
@@ -82,7 +75,7 @@ def history(trainer: Trainer) -> list[dict]:
         "max_grad_norm": trainer.settings["mechanism"]["max_grad_norm"] if plan else math.nan,
         "sample_rate": plan.sample_rate if plan else math.nan,
         "delta": plan.delta if plan else math.nan,
-        "device": device(trainer),
+        "device": trainer.place["device"],
     }
     return [name | row | fixed | epsilons(trainer, row["step"]) for row in trainer.history]
 
@@ -152,11 +145,10 @@ def costs(trainer: Trainer) -> dict:
     options = trainer.options
     training = sum(row["seconds"] for row in trainer.history)
     return {
-        "device": device(trainer),
-        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        **trainer.place,
         "num_parameters": sum(p.numel() for p in trainer.network.parameters()),
         "batch_size": options["batch_size"],
-        "physical_batch_size": trainer.physical_batch_size,
+        "physical_batch_size": trainer.history[-1]["physical_batch_size"],
         **cost.step_summary(trainer.timer.seconds),
         "epoch_seconds_p50": statistics.median(row["seconds"] for row in trainer.history),
         "images_per_second": sum(row["samples"] for row in trainer.history) / training,

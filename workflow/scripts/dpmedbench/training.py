@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from pathlib import Path
 
@@ -43,7 +44,8 @@ class Trainer:
     """One cell while it trains.
 
     After `run`: `history` (a dict an epoch), `weights()`, `observed` (what the monitor saw), what
-    it cost (`timer`, `peak`, `first_step_seconds`) and `stepped`, whether it made a step itself.
+    it cost (`timer`, `peak`, `first_step_seconds`) and where (`place`), and `stepped`, whether it
+    made a step itself.
 
     Args:
         settings: as made by `cells.settings`.
@@ -105,6 +107,10 @@ class Trainer:
         self.best: tuple[float, dict] | None = None
         self.first_step_seconds: float | None = None
         self.stepped = False
+        self.place = {
+            "device": cost.device_name(self.device, execution["cells_per_gpu"]),
+            "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        }
         self.fingerprint = checkpoint.fingerprint(
             settings=decisive(settings),
             data=data.digest,

@@ -34,7 +34,7 @@ class BookKeeper:
         model: any model whose trainable parameters lie in the layers of `kinds.KINDS`, with the
             batch in the first dimension throughout.
         mode: one of MODES.
-        clipping: "abadi", "automatic" or "adaptive", as in `mechanisms.clipping`.
+        clipping: "abadi", "automatic" or "adaptive", as in `dpsgd.clipping`.
         thresholds: (R,) for one norm over all parameters, or one for each trainable tensor. May be
             assigned between steps.
 

@@ -93,6 +93,7 @@ class PrivateTraining:
         self._norms: list[torch.Tensor] = []
         self._clipped: list[torch.Tensor] = []
         self._prepared = 0
+        self._earlier: dict[str, str] = {}
 
     def backward(self, losses: torch.Tensor) -> None:
         """Clip and add the gradients of one physical batch; losses: (B,), B >= 1."""
@@ -154,7 +155,7 @@ class PrivateTraining:
 
     def record(self) -> dict:
         """How each layer's norm was got; the adapted threshold; the engine's own epsilon."""
-        found = {"gradient_norms": self.engine.methods()}
+        found = {"gradient_norms": self._methods()}
         if self.quantile:
             found["adapted_threshold"] = self.quantile.value
         if hasattr(self.engine, "own_epsilon"):
@@ -168,6 +169,7 @@ class PrivateTraining:
             "masks": self.sparsifier.generator.get_state() if self.sparsifier else None,
             "threshold": self.quantile.value if self.quantile else None,
             "engine": self.engine.state() if hasattr(self.engine, "state") else None,
+            "methods": self._methods(),
         }
 
     def restore(self, state: dict) -> None:
@@ -179,6 +181,11 @@ class PrivateTraining:
             self.quantile.value = state["threshold"]
         if state["engine"]:
             self.engine.restore(state["engine"])
+        self._earlier = state["methods"]
+
+    def _methods(self) -> dict[str, str]:
+        """How each layer's norm was got; before a batch that of the run that was gone on from."""
+        return self.engine.methods() or self._earlier
 
     @property
     def _step(self) -> int:

@@ -1,6 +1,7 @@
 """Mechanisms: engine x mode x clipping function x clipping style, and what goes on top.
 
-An engine is a module here with CAPABILITIES, which is read without importing torch, and
+An engine is a module here (but for those with a leading underscore) with CAPABILITIES, which is
+read without importing torch, and
 
     build(model, mode, clipping, thresholds, plan=None) -> engine
 
