@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from made_up_claims import CASES, PER_LAYER, WAYS, cell, made, on_patients
+from made_up_claims import CASES, PER_LAYER, RUNS, SIGMAS, WAYS, cell, made, on_patients
 from studies import write_tables
 
 from dpmedbench import cells, claims, config, mechanisms, results
@@ -314,6 +314,19 @@ def test_noise_of_a_schedule_is_not_that_of_its_name():
     private = found.cells["mechanism"] == "way_2"
     found.cells.loc[private, "noise_schedule"] = "exponential"
     assert BY_ID["bookkeeping.budget"].row(found)["verdict"] == NOT_RUN
+
+
+@pytest.mark.parametrize("seconds", [(1.0, 0.6, 0.55, 0.5), (1.0, 0.6, 0.55, None)])
+def test_times_that_fall_all_the_way_are_not_least_in_the_middle(seconds):
+    """One end is slower, the other is not, or was not run."""
+    cells = [
+        cell("opacus", run, level, dataset="umn", epoch_seconds=time)
+        for run in range(RUNS)
+        for level, time in zip(SIGMAS, seconds, strict=True)
+        if time
+    ]
+    row = BY_ID["bookkeeping.time_noise_umn_opacus"].row(made(cells))
+    assert row["verdict"] == (CONTRADICTED if all(seconds) else NOT_RUN)
 
 
 TIMED = [

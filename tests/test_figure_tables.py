@@ -64,7 +64,7 @@ def test_each_verdict_has_a_sign_a_colour_and_a_word():
     assert len(set(claims_verdicts.COLOURS.values())) == 4
     assert overlaps(figure) == []
     assert figures.numbers("claims_verdicts", claims=claims) == (
-        "Of 5 claims: 1 supported, 1 contradicted, 1 cannot be separated, 2 not run."
+        "Of 5 claims and controls: 1 supported, 1 contradicted, 1 cannot be separated, 2 not run."
     )
 
 

@@ -102,6 +102,8 @@ def test_the_front_page_names_the_best_of_each_noise_and_counts_claims():
         "cannot be separated": 1,
         "not run": 2,
     }
+    controls = CLAIMS.assign(source="control of Section IX, not in the study")
+    assert findings.find(SUMMARY, pd.concat([CLAIMS, controls]))["claims"] == found["claims"]
     json.dumps(found)
 
 

@@ -62,6 +62,21 @@ def test_the_largest_of_many_means_is_above_0_by_luck_alone_once_in_forty_times(
     assert math.isnan(high)
 
 
+def test_the_largest_mean_is_as_uncertain_as_any_that_may_be_it():
+    """It is below 0 only where all are; it is above where a single one clearly is."""
+    wide = [0] * 3 + [1] * 3, [-0.010, -0.011, -0.012, 0.15, -0.20, 0.0]
+    alone = [0] * 4 + [1], [0.050, 0.051, 0.052, 0.053, 0.06]
+    found = [
+        statistics.largest_mean(pd.DataFrame({"setting": s, "value": v}), "value", "setting")
+        for s, v in (wide, alone)
+    ]
+    assert found[0][0] == pytest.approx(-0.011)
+    assert found[0][2] > 0.1
+    assert found[1][0] == pytest.approx(0.06)
+    assert 0.045 < found[1][1] < 0.0515
+    assert found[1][2] == math.inf
+
+
 def test_rows_of_a_patient_are_no_further_patients():
     frame = crossed(3, 8, 1)
     twice = pd.concat([frame, frame])

@@ -112,15 +112,18 @@ def largest_mean(frame: pd.DataFrame, value: str, group: str) -> tuple[float, fl
     """The largest of the means of a column over the rows of each group, and the ends of its 95 %
     interval.
 
-    The interval allows for the choice among the groups: it is Student's, since a bootstrap of few
-    rows has no ends so far out, at a level that is corrected for their number (Bonferroni). The
-    ends are NaN for a single row.
+    The interval allows for the choice among the groups: each has Student's, since a bootstrap of
+    few rows has no ends so far out, at a level that is corrected for their number (Bonferroni),
+    and the largest of their ends are the ends. A group of a single row leaves the upper one open
+    (inf); the ends are NaN where all are such.
     """
     groups = frame.groupby(group)[value]
-    values = groups.get_group(groups.mean().idxmax())
+    mean = groups.mean()
     tail = (1 - CONFIDENCE) / 2 / groups.ngroups
-    reach = float(stats.t.isf(tail, len(values) - 1) * values.sem())
-    return float(values.mean()), float(values.mean() - reach), float(values.mean() + reach)
+    reach = (stats.t.isf(tail, groups.size() - 1) * groups.sem()).fillna(math.inf)
+    if np.isinf(reach).all():
+        return float(mean.max()), math.nan, math.nan
+    return float(mean.max()), float((mean - reach).max()), float((mean + reach).max())
 
 
 def paired_test(differences: Sequence[float]) -> float:

@@ -53,8 +53,9 @@ def table(results: Results) -> pd.DataFrame:
     its 95 % interval (`statistics.interval`), NaN where there is none; `level` says what was
     resampled: "patients and runs", "runs", "patients" or "none". A single run has no interval,
     because one training says nothing of the next; the constant predictor, mechanism "constant",
-    is not trained and has one over patients. `runs`, `patients` and `images` are how many there
-    are. `epsilon` is the mean over the runs, +inf where training is not private.
+    is not trained and has one over patients (none of its accuracy over images). `runs`, `patients`
+    and `images` are how many there are. `epsilon` is the mean over the runs, +inf where training
+    is not private.
     """
     rows: list[dict[str, object]] = []
     with_constant: set[tuple[str, str]] = set()
@@ -135,7 +136,8 @@ def _constant(results: Results, dataset: str, model: str) -> list[dict[str, obje
     if test is None:
         return []
     same = {"dataset": dataset, "model": model, "mechanism": CONSTANT, "privacy": "none"}
-    same |= dict.fromkeys(("engine", "mode", "clipping", "clipping_style"), "none")
+    names = ("engine", "mode", "clipping", "clipping_style", "layer_thresholds")
+    same |= dict.fromkeys(names, "none")
     same |= {"noise_multiplier": 0.0, "epsilon": math.inf, "runs": len(test.runs)} | _numbers(test)
     return [same | row for row in (*_scored(test, trained=False), *_always(cells))]
 

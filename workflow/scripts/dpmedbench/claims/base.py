@@ -19,6 +19,7 @@ from dpmedbench.verdicts import CONTRADICTED, NOT_RUN, SUPPORTED, UNCLEAR
 
 SAME = 0.01  # epsilons within 1 % are equal
 CONTEXT = ["dataset", "model", "privacy"]
+CONTROL = "control"  # how the source of a claim begins that no study makes
 MEASURED_ON = "device"  # what times and memory are paired on too
 
 
@@ -46,7 +47,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """A published claim; `decide` finds None where what it takes was not run."""
+    """A published claim or a control; `decide` finds None where what it takes was not run."""
 
     id: str
     study: str
@@ -185,7 +186,7 @@ def difference(pairs: pd.DataFrame) -> Estimate | None:
 
 def largest(pairs: pd.DataFrame) -> Estimate | None:
     """The mean of second - first in the setting where it is largest; the interval, over the runs
-    there, allows for the choice."""
+    of each, allows for the choice."""
     if pairs.empty:
         return None
     effects = pairs.assign(effect=pairs["second"] - pairs["first"])

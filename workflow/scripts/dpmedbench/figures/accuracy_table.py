@@ -5,9 +5,9 @@ the training set as drawn, the best epoch on the test set, and, which is not pub
 after the last epoch. The best epoch on the test set is chosen by it, as in the published study: it
 is no estimate of what to expect; the last row is. First column: the constant predictor, the
 commonest class of the training set for every image; what is not above it has learned nothing.
-Below a number its 95 % interval, where there is one; in italics what the study published: under
-"LDP" for noise on the images, under "DP-SGD" for noise on the gradients. Mechanisms: {mechanisms};
-noise: {noise}.
+Below a number its 95 % interval, where there is one; in italics what the study published, after
+50 epochs: under "LDP" for noise on the images, under "DP-SGD" for noise on the gradients.
+Mechanisms: {mechanisms}; noise: {noise}.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def numbers(claims: pd.DataFrame) -> str:
     """How many claims have which verdict."""
     counts = claims["verdict"].value_counts()
     verdicts = ", ".join(f"{counts[name]} {name}" for name in COLOURS if name in counts)
-    return f"Of {len(claims)} claims: {verdicts}." if len(claims) else ""
+    return f"Of {len(claims)} claims and controls: {verdicts}." if len(claims) else ""
 
 
 def _row(claim) -> tuple[text_table.Cell, ...]:

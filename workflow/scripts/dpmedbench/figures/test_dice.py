@@ -79,7 +79,7 @@ def draw(summary: pd.DataFrame, store: str | Path) -> Figure:
         for place in np.flatnonzero(~table.index.isin(found.index)):
             axes.axhspan(place, place + 1, color="white", linewidth=0)
             axes.text(
-                len(columns) / 2, place + 0.5, "not trained", ha="center", va="center",
+                len(columns) / 2, place + 0.5, "no result", ha="center", va="center",
                 fontsize=min(6, size), color=style.MUTED, style="italic",
             )  # fmt: skip
     for axes in grid[len(models) :]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from dpmedbench.claims.base import CONTROL
 from dpmedbench.figures import wording
 from dpmedbench.report.numbers import epsilon
 from dpmedbench.results import CONSTANT
@@ -23,15 +24,16 @@ def find(summary: pd.DataFrame, claims: pd.DataFrame) -> dict[str, object]:
 
     Keys: `best`, rows of texts (dataset, model, metric, noise, epsilon, mechanism, value), first
     the constant predictor and training without privacy, then the best mechanism of each noise;
-    `more`, whether rows were cut; `cost`, a sentence a dataset and model; `claims`, how many have
-    which verdict.
+    `more`, whether rows were cut; `cost`, a sentence a dataset and model; `claims`, how many of the
+    published ones have which verdict.
     """
+    published = claims[~claims["source"].str.startswith(CONTROL)]
     best = [row for rows in _primary(summary) for row in _best(rows)]
     return {
         "best": best[:MOST_ROWS],
         "more": len(best) > MOST_ROWS,
         "cost": [*_costs(summary)],
-        "claims": claims["verdict"].value_counts().to_dict(),
+        "claims": published["verdict"].value_counts().to_dict(),
     }
 
 

@@ -87,7 +87,7 @@ def accuracy(table: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
     return {
         "This run, best epoch": _across(numbers, summary.ACCURACY),
         "This run, last epoch": _across(numbers, LAST_EPOCH),
-        "As published": _across(published.table("local_dp"), summary.ACCURACY),
+        "As published, 50 epochs": _across(published.table("local_dp"), summary.ACCURACY),
     }, numbers
 
 

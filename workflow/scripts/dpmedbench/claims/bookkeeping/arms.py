@@ -9,8 +9,12 @@ from dpmedbench.claims.base import CONTEXT
 
 OPACUS = "Opacus (per layer, R for every tensor)"
 BOOK_KEEPING = "Book-Keeping (hybrid, flat automatic clipping)"
-CONTROL = "control of Section IX, not in the study"
 ALIKE = "where both clip flat by the same function,"
+
+
+def control(section: str) -> str:
+    """The source of a claim that is ours."""
+    return f"{base.CONTROL} of {section}, not in the study"
 
 
 def rivals(cells: pd.DataFrame, value: str, *on: str) -> pd.DataFrame:

@@ -66,7 +66,7 @@ def validation_loss_duke(results: Results) -> Finding | None:
 
 
 @claim(
-    arms.CONTROL,
+    arms.control("Section IX"),
     "Control: where both clip alike, Opacus and Book-Keeping reach the same training loss on Duke.",
     f"Last training loss of Opacus over that of Book-Keeping {arms.ALIKE} at the same network and "
     "noise on Duke, geometric mean; the same means within 10 %.",
@@ -104,7 +104,7 @@ def validation_loss(results: Results) -> Finding | None:
 
 
 @claim(
-    arms.CONTROL,
+    arms.control("Section VIII.E"),
     "Control: where both clip alike, Opacus and Book-Keeping have the same mean validation loss.",
     f"Validation loss, mean over epochs, of Opacus over that of Book-Keeping {arms.ALIKE} at the "
     "same dataset, network and noise, geometric mean; the same means within 10 %.",
