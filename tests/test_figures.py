@@ -384,11 +384,11 @@ def test_the_heat_map_has_the_dice_of_each_class_and_hatches_what_has_none():
     assert figure.axes[0].collections[0].get_array().mask[:, 8].all()
 
 
-def test_what_a_model_was_not_trained_with_is_said_and_not_hatched():
+def test_what_a_model_has_no_result_of_is_said_and_not_hatched():
     first, second = drawn("unequal", "test_dice").axes[:2]
     rows = [label.get_text() for label in first.get_yticklabels()]
     missing = [
-        {rows[int(text.get_position()[1])] for text in axes.texts if "trained" in text.get_text()}
+        {rows[int(text.get_position()[1])] for text in axes.texts if text.get_text() == "no result"}
         for axes in (first, second)
     ]
     opacus = {f"Opacus flat, σ = {level}" for level in ("0.3", "0.5", "1")}
