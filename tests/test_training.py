@@ -42,6 +42,27 @@ def test_ordinary_training_learns_and_records(tmp_path):
     assert all(row["epsilon"] == math.inf for row in outcome.history(cell))
 
 
+def test_every_purpose_of_every_seed_has_a_stream_of_its_own(tmp_path):
+    """Noise that repeated the draws of the batches would not hide them."""
+    seeds, weights = [], []
+    for number in (0, 1):
+        wanted = settings(SPARSIFIED)
+        wanted["identity"]["seed"] = number
+        cell = Trainer(wanted, EXECUTION, data(), tmp_path)
+        noise, batches = cell.engine.randomness, cell.sampler.randomness
+        generators = (noise.host, batches.host, cell.engine.sparsifier.generator)
+        seeds += [generator.initial_seed() for generator in generators]
+        weights.append(cell.network.state_dict())
+    assert len(set(seeds)) == 6
+    assert not same_weights(*weights)
+
+
+def test_the_learning_rate_follows_its_schedule(tmp_path):
+    """Two of six steps an epoch."""
+    rates = [row["learning_rate"] for row in trained(tmp_path, schedule="cosine").history]
+    assert rates == pytest.approx([0.0075, 0.0025, 0])
+
+
 def test_private_training_keeps_its_contract_and_counts_epsilon(tmp_path):
     cell = trained(tmp_path, PRIVATE)
     rows = outcome.history(cell)
@@ -109,7 +130,7 @@ def test_other_samplers_have_their_own_accounting(tmp_path, sampling, neighbouri
     row = outcome.history(cell)[-1]
     assert outcome.privacy(cell)["sampling"] == sampling
     if epsilon is None:  # rdp alone has a bound, above that of Poisson batches
-        assert math.isnan(row["epsilon_prv"])
+        assert row["epsilon_prv"] == math.inf
         assert row["epsilon"] > trained(tmp_path / "poisson", BOOKKEEPING).plan.epsilon(6)
     else:
         assert row["epsilon"] == pytest.approx(epsilon)
@@ -178,6 +199,25 @@ def test_the_average_is_reported_where_configured(tmp_path):
     plain, averaged = trained(tmp_path / "a"), trained(tmp_path / "b", ema_decay=0.9)
     assert plain.history[-1]["train_loss"] == averaged.history[-1]["train_loss"]
     assert not same_weights(plain.weights(), averaged.weights())
+
+
+def test_the_average_is_over_all_steps_and_is_what_is_validated(tmp_path, monkeypatch):
+    honest, after = Trainer._step, []
+
+    def step(self, *arguments):
+        honest(self, *arguments)
+        after.append({name: now.clone() for name, now in self.network.state_dict().items()})
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    cell = trained(tmp_path, ema_decay=0.9)
+    for name, average in cell.weights().items():
+        wanted = after[0][name]
+        for weights in after[1:]:
+            wanted = 0.9 * wanted + 0.1 * weights[name]
+        torch.testing.assert_close(average, wanted)
+    cell.network.load_state_dict(cell.weights())
+    cell.average = None
+    assert cell._validate()["val_loss"] == pytest.approx(cell.history[-1]["val_loss"])
 
 
 LOSS = r"epoch 1: found a training loss of (nan|inf), .*; lower the learning_rate \(now 1e\+30\)"

@@ -1,4 +1,4 @@
-"""Optimisers and schedules, as the configuration names them."""
+"""Optimisers, schedules and averages of weights, as the configuration names them."""
 
 from __future__ import annotations
 
@@ -28,3 +28,14 @@ def make_scheduler(
     if options["schedule"] == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+@torch.no_grad()
+def average(mean: torch.nn.Module, network: torch.nn.Module, decay: float) -> None:
+    """Move the parameters of `mean` towards those of `network`: decay mean + (1 - decay) network.
+
+    The buffers become the same. Not torch's AveragedModel, which waits for a GPU in each call.
+    """
+    torch._foreach_lerp_(list(mean.parameters()), list(network.parameters()), 1 - decay)
+    for old, new in zip(mean.buffers(), network.buffers(), strict=True):
+        old.copy_(new)

@@ -7,6 +7,7 @@ each epoch, and goes on from a checkpoint where it was killed.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import time
@@ -29,7 +30,7 @@ from dpmedbench.console import Progress, say
 from dpmedbench.dpsgd.training import PrivateTraining, build
 from dpmedbench.inputs import to_input
 from dpmedbench.mechanisms.none import OrdinaryTraining
-from dpmedbench.optimization import make_optimizer, make_scheduler
+from dpmedbench.optimization import average, make_optimizer, make_scheduler
 from dpmedbench.planning import check_images, decisive, plan_for, randomness
 from dpmedbench.privacy.contract import ContractBroken, ContractMonitor
 from dpmedbench.privacy.randomness import stream_seed
@@ -78,14 +79,7 @@ class Trainer:
         self.task = tasks.load(data.task)(data.num_classes, **settings["task"])
         torch.manual_seed(stream_seed(self.seed, "weights"))
         self.network = models.of(settings["model"], data.channels, data.num_classes).to(self.device)
-        self.average = (
-            torch.optim.swa_utils.AveragedModel(
-                self.network,
-                multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(options["ema_decay"]),
-            )
-            if options["ema_decay"]
-            else None
-        )
+        self.average = copy.deepcopy(self.network) if options["ema_decay"] else None
         self.optimizer = make_optimizer(self.network, options)
         check_images(settings, data.perturbation)
         self.plan = plan_for(settings, self.network, len(data.train[0]))
@@ -270,12 +264,13 @@ class Trainer:
             losses.append(loss.detach())
         self.engine.step()
         self.scheduler.step()
-        if self.average:
-            self.average.update_parameters(self.network)
+        if self.average:  # of the weights after each step, the first ones as they are
+            first = self.scheduler.last_epoch == 1
+            average(self.average, self.network, 0 if first else self.options["ema_decay"])
 
     def _validate(self) -> dict:
         """Loss and scores on what is not trained on, of the weights that would be reported now."""
-        network = self.average.module if self.average else self.network
+        network = self.average or self.network
         network.eval()
         row, size = {}, self._validation_batch
         for part, (images, targets) in self.scored.items():
@@ -297,7 +292,7 @@ class Trainer:
         return self.best[1] if self.best else self._current_weights()
 
     def _current_weights(self) -> dict[str, torch.Tensor]:
-        network = self.average.module if self.average else self.network
+        network = self.average or self.network
         return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
     def _summary(self, row: dict) -> str:
