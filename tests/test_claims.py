@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up_claims import CASES, PER_LAYER, RUNS, SIGMAS, WAYS, cell, made, on_patients
+from scipy import stats
 
 from dpmedbench import claims, results
 from dpmedbench.claims import base, ways
@@ -89,8 +90,9 @@ def test_a_claim_without_its_cells_is_not_run(name):
         *("bookkeeping.budget", "bookkeeping.time_noise_duke", "bookkeeping.training_loss_noise"),
         *("bookkeeping.validation_loss_noise", "clipping.budget_complexity"),
         *("clipping.budget_noise", "local_dp.decline_dp_sgd", "bookkeeping.budget_early"),
+        *("bookkeeping.budget_duke", "bookkeeping.budget_noise"),
         *("local_dp.training_accuracy_dp_sgd", "local_dp.test_accuracy_dp_sgd"),
-        *("bookkeeping.time_noise_duke_opacus", "local_dp.decline_dp_sgd_balanced"),
+        *("bookkeeping.time_noise_duke_opacus", "local_dp.decline_balanced_dp_sgd"),
     ],
 )
 def test_noise_that_follows_from_epsilon_is_no_noise_level(name):
@@ -106,6 +108,7 @@ def test_noise_that_follows_from_epsilon_is_no_noise_level(name):
     "name",
     [
         *("bookkeeping.budget_reached", "bookkeeping.budget_early", "bookkeeping.loss_range"),
+        "bookkeeping.budget_duke",
         *("bookkeeping.training_loss_duke", "bookkeeping.training_loss_umn"),
         *("bookkeeping.validation_loss_duke", "bookkeeping.training_loss_duke_alike"),
         *("bookkeeping.time_noise_duke", "bookkeeping.time_noise_duke_opacus"),
@@ -179,6 +182,7 @@ TIMED = [
     *("engines.leaner_fastdp", "engines.speed_bookkeeping", "engines.saving_bookkeeping"),
     *("engines.opacus_overhead", "engines.ghost_clip"),
     *("clipping.time_nested", "clipping.time_automatic"),
+    *("clipping.efficiency", "clipping.efficiency_nested"),
 ]
 
 
@@ -225,7 +229,7 @@ def test_a_setting_counts_once_however_many_runs_and_patients_it_has():
     frame = pd.DataFrame(
         {"setting": [0, 0, 0, 0, 1], "run": [0, 0, 0, 1, 0], "effect": [1.0, 1, 1, 2, 4.5]}
     )
-    frame["patient"] = [0, 1, 2, 3, 4]
+    frame = frame.assign(patient=range(5), fold=frame["run"], seed=0)
     assert base.mean(frame, frame["effect"]).value == pytest.approx(3.0)
 
 
@@ -270,8 +274,6 @@ def test_the_table_has_all_claims():
 def test_an_interval_is_held_against_the_claimed_range(low, high, verdict):
     estimate = base.Estimate(0.0, low, high, "")
     assert base.judge(estimate, 0.0, 1.0) == verdict
-    contrary = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED, UNCLEAR: UNCLEAR}[verdict]
-    assert base.conclude("{}.", estimate, 0.0, 1.0, contrary=True).verdict == contrary
 
 
 def test_single_runs_are_judged_over_settings_and_say_so():
@@ -302,6 +304,6 @@ def test_a_mean_is_over_runs_and_patients():
     found = on_patients(lambda run: 0.1 * run)
     row = BY_ID["clipping.utility"].row(found)
     assert row["value"] == pytest.approx(0.15)
-    assert 0 <= row["low"] < 0.1
+    half = stats.t.ppf(0.975, 3) * np.std([0, 0.1, 0.2, 0.3], ddof=1) / 2
+    assert (row["low"], row["high"]) == pytest.approx((0.15 - half, 0.15 + half))
     assert "4 runs" in row["finding"]
-    assert np.isfinite(row["high"])

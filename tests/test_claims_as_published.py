@@ -114,7 +114,7 @@ def test_accuracy_is_the_published_one_and_the_balanced_one_stands_beside_it():
     ]
     found = made(falling, [0.8, 0.6, 0.4] * 4, classified=True)
     plain, balanced = (
-        BY_ID[f"local_dp.decline_dp_sgd{end}"].row(found)["value"] for end in ("", "_balanced")
+        BY_ID[f"local_dp.decline{name}_dp_sgd"].row(found)["value"] for name in ("", "_balanced")
     )
     assert plain == pytest.approx(-0.1)
     assert balanced == pytest.approx(-0.2)

@@ -24,7 +24,14 @@ def crossed(runs, patients, seed, run_sd=0.02, patient_sd=0.05, noise_sd=0.02):
 
 @pytest.mark.parametrize(
     ("runs", "patients", "run_sd", "patient_sd"),
-    [(3, 12, 0.02, 0.05), (5, 30, 0.02, 0.05), (8, 60, 0.03, 0.03)],
+    [
+        (2, 1, 0.05, 0.0),
+        (3, 2, 0.05, 0.02),
+        (3, 12, 0.02, 0.05),
+        (3, 30, 0.05, 0.02),
+        (5, 30, 0.02, 0.05),
+        (8, 60, 0.03, 0.03),
+    ],
 )
 def test_intervals_cover_the_mean_of_other_patients_and_runs(runs, patients, run_sd, patient_sd):
     covered, width = 0, 0.0
@@ -36,8 +43,9 @@ def test_intervals_cover_the_mean_of_other_patients_and_runs(runs, patients, run
         width += (high - low) / 200
     # of 200 draws of probability 0.95 fewer than 0.9 succeed once in 500 times
     assert covered / 200 >= 0.9
-    ideal = 2 * 1.96 * math.sqrt(run_sd**2 / runs + patient_sd**2 / patients)
-    assert width < 2.2 * ideal
+    ideal = math.sqrt(run_sd**2 / runs + patient_sd**2 / patients)
+    few = min(n for n in (runs, patients) if n > 1)
+    assert width < 2.2 * stats.t.ppf(0.975, few - 1) * ideal
 
 
 def test_patients_alone_would_not_cover():
@@ -98,7 +106,7 @@ def test_a_run_counts_once_however_many_patients_it_has():
 
 
 @pytest.mark.parametrize("drawn", [("patient", "run"), ("run",), ("setting", "patient")])
-def test_resamples_are_means_of_means_as_the_mean_is(drawn, monkeypatch):
+def test_tries_are_means_of_means_as_the_mean_is(drawn, monkeypatch):
     rng = np.random.default_rng(2)
     frame = pd.concat([folds(), crossed(4, 6, 1)], keys=["a", "b"], names=["setting"])
     frame = frame.reset_index("setting").sample(frac=0.8, random_state=3)
@@ -107,10 +115,10 @@ def test_resamples_are_means_of_means_as_the_mean_is(drawn, monkeypatch):
     monkeypatch.setattr(
         statistics,
         "interval",
-        lambda statistic, sizes: (seen.update(of=statistic, sizes=sizes) or math.nan,) * 2,
+        lambda statistic, units, _: (seen.update(of=statistic, units=units) or math.nan,) * 2,
     )
-    statistics.mean_interval(frame, "value", levels, drawn)
-    counts = [rng.integers(0, 3, (7, n)).astype(float) for n in seen["sizes"]]
+    statistics.mean_interval(frame, "value", levels, dict(zip(drawn, drawn, strict=True)))
+    counts = [rng.integers(0, 3, (7, len(kind))).astype(float) for kind in seen["units"]]
     found = seen["of"](*counts)
     codes = {level: pd.factorize(frame[level], sort=True)[0] for level in levels}
     for draw in range(7):
@@ -133,14 +141,40 @@ def test_resamples_are_means_of_means_as_the_mean_is(drawn, monkeypatch):
         assert found[draw] == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
-def test_few_units_widen_as_in_the_literature():
-    # Hesterberg 2015: alpha/2 = Phi(-sqrt(n / (n - 1)) t)
-    t = stats.t.ppf(0.975, 9)
-    assert statistics.expanded(10) == pytest.approx(
-        1 - 2 * stats.norm.cdf(-math.sqrt(10 / 9) * t), rel=1e-12
-    )
-    assert statistics.expanded(1000) == pytest.approx(0.95, abs=5e-4)
-    assert statistics.expanded(2) == statistics.WIDEST
+@pytest.mark.parametrize("confidence", [0.95, 0.99])
+def test_an_interval_over_runs_alone_is_student_s(confidence):
+    values = np.array([0.3, 0.5, 0.1, 0.45])
+    frame = pd.DataFrame({"run": range(4), "value": values})
+    expected = stats.t.interval(confidence, 3, values.mean(), stats.sem(values))
+    found = statistics.mean_interval(frame, "value", ["run"], confidence=confidence)
+    assert found[1:] == pytest.approx(expected)
+
+
+def test_runs_and_patients_add_up_with_the_freedom_of_satterthwaite():
+    table = crossed(3, 30, 2)["value"].to_numpy().reshape(3, 30)
+    variances = [stats.sem(table.mean(1)) ** 2, stats.sem(table.mean(0)) ** 2]
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / 2 + variances[1] ** 2 / 29)
+    assert 2 < freedom < 31
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(sum(variances))
+    found = statistics.mean_interval(crossed(3, 30, 2), "value", ["patient", "run"])
+    assert found == pytest.approx((table.mean(), table.mean() - half, table.mean() + half))
+
+
+def test_runs_of_one_unit_are_left_out_together():
+    """Two runs that are equal but for their name tell no more than one."""
+    frame = pd.DataFrame({"fold": [0, 1, 2], "run": [0, 2, 4], "value": [0.3, 0.5, 0.1]})
+    twice = pd.concat([frame, frame.assign(run=frame["run"] + 1)])
+    found = statistics.mean_interval(twice, "value", ["run"], {"run": "fold"})
+    assert found == pytest.approx(statistics.mean_interval(frame, "value", ["run"]))
+
+
+def test_many_units_are_left_out_in_blocks(monkeypatch):
+    frame = crossed(1, 3000, 3)
+    whole = statistics.mean_interval(frame, "value", ["patient"])
+    assert whole[2] - whole[1] == pytest.approx(2 * 1.96 * frame["value"].sem(), rel=0.1)
+    monkeypatch.setattr(statistics, "BLOCKS", 3000)
+    each = statistics.mean_interval(frame, "value", ["patient"])
+    assert each[2] - each[1] == pytest.approx(2 * 1.961 * frame["value"].sem(), rel=1e-3)
 
 
 def test_a_single_unit_of_each_kind_has_no_interval():
@@ -159,12 +193,21 @@ def test_intervals_repeat_and_follow_the_sign():
     assert (-value, -high, -low) == pytest.approx(one, abs=1e-12)
 
 
-def test_resamples_without_a_value_are_left_out():
+def test_a_unit_that_alone_defines_a_value_stays_in():
     def of_first_unit(weights):
         with np.errstate(invalid="ignore"):
-            return weights[:, 0] / weights[:, 0]  # NaN where the first unit was not drawn
+            return weights[:, 0] / weights[:, 0]  # NaN where the first unit is left out
 
-    assert statistics.interval(of_first_unit, [5]) == (1.0, 1.0)
+    assert statistics.interval(of_first_unit, [np.arange(5)]) == (1.0, 1.0)
+    assert np.isnan(statistics.interval(of_first_unit, [np.arange(2)])).all()
+
+
+def test_a_value_that_is_not_finite_has_no_interval():
+    frame = pd.DataFrame({"run": range(4), "value": [1.0, 2.0, 3.0, math.inf]})
+    value, low, high = statistics.mean_interval(frame, "value", ["run"])
+    assert value == math.inf
+    assert math.isnan(low)
+    assert math.isnan(high)
 
 
 def test_the_paired_test_enumerates_every_flip():
@@ -212,13 +255,14 @@ def test_holm_against_a_worked_example():
     assert np.isnan(statistics.holm([math.nan])).all()
 
 
-def test_slopes_equal_those_of_a_formula():
+@pytest.mark.parametrize("confidence", [0.95, 0.99])
+def test_slopes_equal_those_of_a_formula(confidence):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"x": np.tile([0.3, 0.5, 0.7, 1.0], 6), "group": np.repeat(range(6), 4)})
     frame["value"] = 0.4 * frame["x"] + frame["group"] + rng.normal(0, 0.1, len(frame))
     fit = smf.ols("value ~ x + C(group)", frame).fit()
-    expected = (fit.params["x"], *fit.conf_int().loc["x"])
-    found = statistics.slope(frame, "value", "x", ["group"])
+    expected = (fit.params["x"], *fit.conf_int(1 - confidence).loc["x"])
+    found = statistics.slope(frame, "value", "x", ["group"], confidence)
     assert found == pytest.approx(expected, rel=1e-9)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import grid, write
+from scipy import stats
 from studies import write_tables
 
 from dpmedbench import published, results, summary, tables
@@ -76,7 +77,9 @@ def test_losses_and_costs_are_means_over_runs(frame, paths):
     last = part[part["epoch"] == 3]
     found = row(frame, "val_loss")
     assert found["value"] == pytest.approx(last["val_loss"].mean())
-    assert last["val_loss"].min() <= found["low"] < found["high"] <= last["val_loss"].max()
+    folds = last.groupby("fold")["val_loss"].mean()  # seeds of a fold share its images
+    low, high = stats.t.interval(0.95, 1, folds.mean(), stats.sem(folds))
+    assert (found["low"], found["high"]) == pytest.approx((max(low, 0), high))
     assert found["level"] == "runs"
     assert row(frame, "mean_val_loss")["value"] == pytest.approx(part["val_loss"].mean())
     cost = tables.read(paths["cost"], dataset="duke")
@@ -85,7 +88,8 @@ def test_losses_and_costs_are_means_over_runs(frame, paths):
     assert found["value"] == pytest.approx(
         step["opacus_flat", "sigma1"] / step["non_private", "none"]
     )
-    assert found["low"] < found["value"] < found["high"]
+    assert 0 < found["low"] < found["value"] < found["high"]  # on a logarithmic scale
+    assert found["low"] * found["high"] == pytest.approx(found["value"] ** 2)
     ordinary = frame[frame["mechanism"] == "non_private"]
     assert not ordinary["metric"].str.endswith("_ratio").any()
 
@@ -157,6 +161,24 @@ def test_settings_say_what_they_are(frame):
     assert math.isfinite(row(frame, "dice")["epsilon"])
     assert row(frame, "dice", mechanism="non_private", privacy="none")["epsilon"] == math.inf
     assert row(frame, "dice")["noise_multiplier"] == 1
+
+
+def test_epsilon_is_the_largest_of_the_runs(paths, tmp_path):
+    privacy = tables.read(paths["privacy"])
+    spent = (privacy["dataset"] == "duke") & (privacy["privacy"] == "sigma1")
+    privacy.loc[spent, "epsilon"] = 3.0 + privacy["fold"]
+    tables.write(privacy, tmp_path / "privacy.parquet")
+    found = summary.table(results.read(paths | {"privacy": tmp_path / "privacy.parquet"}, {}))
+    assert row(found, "dice")["epsilon"] == 4.0
+
+
+def test_intervals_end_where_what_is_measured_does(frame):
+    ends = frame[frame["low"].notna()].set_index("metric")[["low", "high"]]
+    assert (ends["low"].drop("kappa") >= 0).all()
+    shares = ends.filter(regex="accuracy|dice|miou|auroc|ece", axis=0)
+    assert (shares["high"] <= 1).all()
+    assert (shares["high"] == 1).any()
+    assert ends.loc["kappa"].abs().max(axis=None) <= 1
 
 
 def test_the_best_test_epoch_is_marked(frame):
@@ -256,6 +278,7 @@ def test_a_study_of_one_task(tmp_path):
         ((1234567.0,), "1,234,567"),
         ((0.0021, -0.0279, 0.0301), "0.0021 [-0.0279, 0.0301]"),
         ((1.5, 0.25, 12.0), "1.5 [0.2, 12.0]"),
+        ((2.04, 0.0344, 121.0), "2.04 [0.0344, 121]"),
         ((0.0, 0.0, 0.0), "0 [0, 0]"),
         ((-6e-17, -2e-15, 2e-15), "0 [0, 0]"),
         ((math.inf,), "∞"),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dpmedbench import statistics
-from dpmedbench.evaluation import RUN
+from dpmedbench.evaluation import RUN, independent
 from dpmedbench.results import SETTING, Results
 from dpmedbench.verdicts import HIGHER, LOWER, SINGLE, UNCLEAR
 
@@ -32,6 +32,7 @@ COLUMNS = [
     "verdict",
     "note",
 ]
+FAMILY = ["dataset", "model", "privacy"]  # of comparisons that are corrected together
 LEVEL = 0.05
 TEST = "sign-flip permutation test"
 FEW = "too few pairs: no result could be separated from chance after the correction"
@@ -49,12 +50,12 @@ def table(results: Results) -> pd.DataFrame:
 
     `difference` is `second` minus `first`, the mean over runs of the mean over patients; `low` and
     `high` are the ends of its 95 % interval over patients and runs (`statistics.interval`). `p` is
-    of a paired permutation test, `p_holm` that of Holm over all comparisons of the study of either
-    kind. `verdict`: "higher" or "lower" where `p_holm` is below 0.05 and the interval is without
-    0, "cannot be separated" where not, and "single runs" where there is one run of each, which says
-    nothing of the next. `note` says how many patients only one of the two has a score for in a run
-    of both, which leaves them out, and where, beside the other p, no result of these pairs could
-    have had a `p_holm` below 0.05.
+    of a paired permutation test, `p_holm` that of Holm over all comparisons of either kind of one
+    dataset, network and noise: among what a mechanism is chosen. `verdict`: "higher" or "lower"
+    where `p_holm` is below 0.05 and the interval is without 0, "cannot be separated" where not, and
+    "single runs" where there is one run of each, which says nothing of the next. `note` says how
+    many patients only one of the two has a score for in a run of both, which leaves them out, and
+    where, beside the other p, no result of these pairs could have had a `p_holm` below 0.05.
     """
     by_patient = _values(results.test_scores, [*RUN, "patient"])
     seconds = results.cells.assign(score=results.cells["step_seconds"])
@@ -63,13 +64,13 @@ def table(results: Results) -> pd.DataFrame:
     rows = [_compared(*pair, by_patient, results.primary(pair[0][0])) for pair in pairs]
     rows += [_compared(*pair, by_run, "step_seconds") for pair in pairs]
     frame = pd.DataFrame([row for row in rows if row], columns=COLUMNS)
-    for _, kind in frame.groupby(frame["metric"] == "step_seconds"):
-        frame.loc[kind.index, "p_holm"] = statistics.holm(kind["p"])
-        least = kind["pairs"].map(statistics.smallest)
+    for _, family in frame.groupby([*FAMILY, frame["metric"] == "step_seconds"]):
+        frame.loc[family.index, "p_holm"] = statistics.holm(family["p"])
+        least = family["pairs"].map(statistics.smallest)
         # what Holm multiplies it with; where one pair has no p, it has no result either
-        times = [max(1, (kind["p"] >= p).sum()) for p in least]
-        few = (kind["runs"] > 1) & (least * times >= LEVEL)
-        notes = kind.loc[few, "note"]
+        times = [max(1, (family["p"] >= p).sum()) for p in least]
+        few = (family["runs"] > 1) & (least * times >= LEVEL)
+        notes = family.loc[few, "note"]
         frame.loc[notes.index, "note"] = notes.where(notes == "", notes + "; ") + FEW
     separated = frame["p_holm"] < LEVEL
     verdicts = {
@@ -108,7 +109,7 @@ def _compared(
     frame = differences.dropna().reset_index()
     if frame.empty:
         return None
-    frame["run"] = frame.groupby(RUN).ngroup()
+    frame = frame.assign(run=frame.groupby(RUN).ngroup(), drawn=independent(frame))
     unit = "patient" if "patient" in frame else "run"
     alone = (
         differences[differences["score"].isna()].reset_index().merge(frame[RUN].drop_duplicates())
@@ -120,7 +121,8 @@ def _compared(
     value, low, high = frame["score"].mean(), math.nan, math.nan
     if runs > 1:
         levels = list(dict.fromkeys((unit, "run")))
-        value, low, high = statistics.mean_interval(frame, "score", levels)
+        drawn = dict.fromkeys(levels, "patient") | {"run": "drawn"}
+        value, low, high = statistics.mean_interval(frame, "score", levels, drawn)
     dataset, model, mechanism, privacy = second
     return {
         "dataset": dataset,

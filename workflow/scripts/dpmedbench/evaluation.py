@@ -22,6 +22,12 @@ AT_ONCE = 2**21  # weights of images that an area is made of, which bounds its m
 DISTANCES = {"hd95": "missed_hd95", "boundary_mae": "missed_boundary_mae"}
 
 
+def independent(runs: pd.DataFrame) -> pd.Series:
+    """The unit of chance that each run belongs to: its fold, where there are several, since the
+    runs of a fold share its training images and its patients; else its seed."""
+    return runs["fold" if len(set(runs["fold"])) > 1 else "seed"]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What R runs of a setting scored on P patients.
@@ -30,7 +36,7 @@ class Evaluation:
         runs: (fold, seed) of each run.
         patients: their names.
         images: how many different images there are of them.
-        scores: of weights (B, P), how much each patient counts in each of B resamples, to
+        scores: of weights (B, P), how much each patient counts in each of B tries, to
             {metric: values (B, R)}, NaN where no patient defines one.
         parts: (R, P), what a patient adds to the primary metric ("dice", "balanced_accuracy"),
             which is their mean over the patients of a run. NaN where not tested.

@@ -15,7 +15,7 @@ def weighted(axes: str, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean by weights; NaN where no weight is on a value.
 
     `axes` names the axes of values, weights and mean as `np.einsum` does: "rp...,bp->br..." is
-    over the patients p of runs r, by weights of each of b resamples.
+    over the patients p of runs r, by weights of each of b tries.
     """
     there = ~np.isnan(values)
     with np.errstate(invalid="ignore"):  # 0 times an infinite loss

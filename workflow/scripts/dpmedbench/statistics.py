@@ -1,18 +1,18 @@
 """Intervals, paired tests and slopes.
 
-What is resampled are units: patients, and runs (a fold and seed). Both have effects of their own,
-and each patient is seen by several runs or each run sees several patients, so that units of both
-kinds are drawn with replacement, independently, and a value counts as often as its run times its
-patient was drawn: the pigeonhole bootstrap (Owen 2007, doi:10.1214/07-AOAS122), which errs on the
-wide side. Few units make percentile intervals too narrow; they are expanded as if by Student's t
-of the fewer units (Hesterberg 2015, doi:10.1080/00031305.2015.1089789).
+Chance draws units: patients, and runs (a fold and seed). Both have effects of their own, and each
+patient is seen by several runs or each run sees several patients. So each unit is left out once,
+and the variances that this shows of the kinds are added: the jackknife (Efron & Stein 1981,
+doi:10.1214/aos/1176345462) over both, as readers and cases of diagnostic studies are treated
+(Dorfman, Berbaum & Metz 1992, doi:10.1097/00004424-199209000-00015). What a run and a patient have
+together counts twice, which errs on the wide side. The interval is Student's, its degrees of
+freedom those of Satterthwaite 1946 (doi:10.2307/3002019), near those of the kind that varies more.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,90 +21,81 @@ from scipy import stats
 from dpmedbench import means
 
 CONFIDENCE = 0.95
-WIDEST = 0.998  # so that the ends of an expanded interval are not single resamples
-RESAMPLES = 2000
+BLOCKS = 500  # of units: where there are more, some are left out together
 ENUMERATED = 16  # units, of which every flip is looked at
 FLIPS = 99_999
 SEED = 20240229
 
 
 def interval(
-    statistic: Callable[..., np.ndarray], sizes: Sequence[int]
+    statistic: Callable[..., np.ndarray],
+    units: Sequence[np.ndarray],
+    confidence: float = CONFIDENCE,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high ends of the 95 % interval of `statistic` over units of `len(sizes)` kinds.
+    """Low and high ends of the interval of `statistic` over units of `len(units)` kinds.
 
     Args:
-        statistic: of an array (B, n) for each n of `sizes`, how often each unit counts in each of
-            B resamples, to values (..., B), NaN where a resample defines none.
-        sizes: numbers of units; a single unit always counts once. NaN where no kind has two.
+        statistic: of an array (B, n) for each kind, how much each of its n counts in each of B
+            tries, to values (..., B), NaN where a try defines none.
+        units: for each kind, the numbers (n,) of the units, 0 to their largest, that its n belong
+            to. NaN where no kind has two units.
 
-    Repeatable: the draws depend on `sizes` alone.
+    What cannot be left out, because the rest defines no value, stays in.
     """
-    several = [n for n in sizes if n > 1]
-    if not several:
-        nothing = np.full(statistic(*(np.ones((1, n)) for n in sizes)).shape[:-1], np.nan)
-        return nothing, nothing
-
-    def of_units(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
-        counts = (_counts(units, n) for units, n in zip(drawn, several, strict=True))
-        ones = np.ones((len(drawn[0]), 1))
-        return statistic(*(next(counts) if n > 1 else ones for n in sizes))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        draws = stats.bootstrap(
-            [np.arange(n) for n in several],
-            of_units,
-            n_resamples=RESAMPLES,
-            batch=500,
-            vectorized=True,
-            method="percentile",
-            rng=np.random.default_rng([SEED, *sizes]),
-        ).bootstrap_distribution
-    tail = (1 - expanded(min(several))) / 2
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # all undefined: NaN
-        low, high = np.nanquantile(draws, [tail, 1 - tail], axis=-1)
-    return low, high
-
-
-def expanded(units: int) -> float:
-    """The level of a percentile interval of `units` units that makes up for their small number."""
-    t = stats.t.ppf((1 + CONFIDENCE) / 2, units - 1)
-    return min(WIDEST, 1 - 2 * stats.norm.sf(t * math.sqrt(units / (units - 1))))
+    everything = [np.ones((1, len(kind))) for kind in units]
+    point = statistic(*everything)[..., 0]
+    found = [
+        _left_out(statistic, everything, number, kind % BLOCKS)
+        for number, kind in enumerate(units)
+        if kind.max() > 0
+    ]
+    if not found:
+        return point * np.nan, point * np.nan
+    variance = sum(of_kind for of_kind, _ in found)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        freedom = variance**2 / sum(of_kind**2 / (known - 1) for of_kind, known in found)
+    reach = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance)
+    reach = np.where(variance == 0, 0, reach)
+    return point - reach, point + reach
 
 
 def mean_interval(
-    frame: pd.DataFrame, value: str, levels: Sequence[str], drawn: Sequence[str] | None = None
+    frame: pd.DataFrame,
+    value: str,
+    levels: Sequence[str],
+    units: Mapping[str, str] | None = None,
+    confidence: float = CONFIDENCE,
 ) -> tuple[float, ...]:
     """A mean of means of a column, and the ends of its interval.
 
     Args:
-        levels: columns that name units, the innermost first. The mean is over the units of the
-            first, within each of those of the second, and so on, so that a run counts once however
-            many patients it tests.
-        drawn: the levels whose units are resampled; all unless given.
+        levels: columns, the innermost first. The mean is over what the first tells apart, within
+            each of those of the second, and so on, so that a run counts once however many patients
+            it tests.
+        units: {level that chance draws: column with the unit that each of it belongs to}; unless
+            given, each of every level is one.
 
-    The ends are NaN where no column of `drawn` names two units.
+    The ends are NaN where no column of `units` names two.
     """
-    drawn = levels if drawn is None else drawn
+    units = {level: level for level in levels} if units is None else units
     codes = [pd.factorize(frame[level], sort=True)[0] for level in levels]
     shape = tuple(code.max() + 1 for code in codes)
-    sizes = dict(zip(levels, shape, strict=True))
     cell = np.ravel_multi_index(codes, shape)
     rows = np.bincount(cell, minlength=math.prod(shape))
     total = np.bincount(cell, frame[value].to_numpy(float), len(rows))
     table = np.where(rows > 0, total / np.maximum(rows, 1), np.nan).reshape(1, *shape)
+    of_level = dict(zip(levels, codes, strict=True))
+    drawn = [_of_each(of_level[level], frame[name]) for level, name in units.items()]
 
     def mean(*weights: np.ndarray) -> np.ndarray:
-        of_level = dict(zip(drawn, weights, strict=True))
+        given = dict(zip(units, weights, strict=True))
         found = table
-        for level, size in sizes.items():
-            found = means.weighted("bn...,bn->b...", found, of_level.get(level, np.ones((1, size))))
+        for level, size in zip(levels, shape, strict=True):
+            found = means.weighted("bn...,bn->b...", found, given.get(level, np.ones((1, size))))
         return found
 
-    point = mean(*(np.ones((1, sizes[level])) for level in drawn)).item()
-    low, high = interval(mean, [sizes[level] for level in drawn])
+    point = mean(*(np.ones((1, len(kind))) for kind in drawn)).item()
+    low, high = interval(mean, drawn, confidence)
     return point, float(low), float(high)
 
 
@@ -112,10 +103,9 @@ def largest_mean(frame: pd.DataFrame, value: str, group: str) -> tuple[float, fl
     """The largest of the means of a column over the rows of each group, and the ends of its 95 %
     interval.
 
-    The interval allows for the choice among the groups: each has Student's, since a bootstrap of
-    few rows has no ends so far out, at a level that is corrected for their number (Bonferroni),
-    and the largest of their ends are the ends. A group of a single row leaves the upper one open
-    (inf); the ends are NaN where all are such.
+    The interval allows for the choice among the groups: each has Student's at a level that is
+    corrected for their number (Bonferroni), and the largest of their ends are the ends. A group of
+    a single row leaves the upper one open (inf); the ends are NaN where all are such.
     """
     groups = frame.groupby(group)[value]
     mean = groups.mean()
@@ -169,9 +159,13 @@ def holm(p: Sequence[float]) -> np.ndarray:
 
 
 def slope(
-    frame: pd.DataFrame, value: str, over: str, groups: Sequence[str]
+    frame: pd.DataFrame,
+    value: str,
+    over: str,
+    groups: Sequence[str],
+    confidence: float = CONFIDENCE,
 ) -> tuple[float, float, float]:
-    """Least-squares slope of `value` over `over` and its 95 % interval.
+    """Least-squares slope of `value` over `over` and the ends of its interval.
 
     Each group (of equal values in the columns `groups`) has an intercept of its own. NaN ends
     where the residuals have no degree of freedom; all NaN where nothing varies.
@@ -184,11 +178,24 @@ def slope(
     intercepts = pd.get_dummies(group, dtype=float).to_numpy()
     values = frame[[value, over]].to_numpy(float)
     fit = sm.OLS(values[:, 0], np.column_stack([values[:, 1], intercepts])).fit()
-    low, high = fit.conf_int(alpha=1 - CONFIDENCE)[0] if fit.df_resid > 0 else (math.nan, math.nan)
+    low, high = fit.conf_int(alpha=1 - confidence)[0] if fit.df_resid > 0 else (math.nan, math.nan)
     return float(fit.params[0]), float(low), float(high)
 
 
-def _counts(drawn: np.ndarray, number: int) -> np.ndarray:
-    """How often each of `number` units is in each row of `drawn` (B, n): (B, number)."""
-    rows = number * np.arange(len(drawn))[:, None]
-    return np.bincount((drawn + rows).ravel(), minlength=len(drawn) * number).reshape(-1, number)
+def _left_out(
+    statistic: Callable, everything: list[np.ndarray], number: int, unit: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The jackknife's variance of a statistic over one kind of units, and their number."""
+    size = unit.max() + 1
+    weights = [np.broadcast_to(ones, (size, ones.shape[1])) for ones in everything]
+    weights[number] = (unit != np.arange(size)[:, None]).astype(float)
+    values = statistic(*weights)
+    known = np.isfinite(values).sum(-1)
+    with np.errstate(invalid="ignore"):  # infinite ones
+        around = np.nansum((values - means.plain(values, -1)[..., None]) ** 2, -1)
+    return np.where(known > 1, around * (known - 1) / np.maximum(known, 1), np.nan), known
+
+
+def _of_each(code: np.ndarray, unit: pd.Series) -> np.ndarray:
+    """The number of the unit of each code, 0 to the largest, of rows with both."""
+    return pd.factorize(unit.groupby(code).first(), sort=True)[0]

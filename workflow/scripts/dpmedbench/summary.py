@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dpmedbench import means, statistics
-from dpmedbench.evaluation import Evaluation
+from dpmedbench.evaluation import RUN, Evaluation, independent
 from dpmedbench.results import ALWAYS, CONSTANT, MEASURED, SETTING, TRAITS, Results
 
 COLUMNS = [
@@ -28,8 +28,10 @@ COLUMNS = [
 ]
 ON_DEVICE = (*MEASURED.values(), "peak_bytes")  # what depends on the device
 RATIOS = {"step_seconds": "step_seconds_ratio", "peak_bytes": "peak_bytes_ratio"}
+SHARES = ("accuracy", "dice", "miou", "auroc", "ece")  # in the names of what is 1 at most
 ACCURACY = {"train": "train_accuracy_best", "test": "test_accuracy_best"}  # as published
 NOTHING = 1e-12  # what rounding leaves of 0
+WIDE = 30  # times a value: where an end lies further out, each number has its own digits
 BY_RUN = "mbr,br->mb"  # `means.weighted` of metrics (M, B, R) with weights (B, R)
 SINGLE = "single run, no interval"
 ONE_PATIENT = "one test patient: the interval is over runs alone"
@@ -50,11 +52,11 @@ def table(results: Results) -> pd.DataFrame:
 
     `value` is the mean over the runs (folds and seeds) of the setting of a run's metric; on the
     test set that is one of `evaluation`, a patient counting once. `low` and `high` are the ends of
-    its 95 % interval (`statistics.interval`), NaN where there is none; `level` says what was
-    resampled: "patients and runs", "runs", "patients" or "none". A single run has no interval,
+    its 95 % interval (`statistics.interval`), NaN where there is none; `level` says what chance
+    drew: "patients and runs", "runs", "patients" or "none". A single run has no interval,
     because one training says nothing of the next; the constant predictor, mechanism "constant",
     is not trained and has one over patients (none of its accuracy over images). `runs`, `patients`
-    and `images` are how many there are. `epsilon` is the mean over the runs, +inf where training
+    and `images` are how many there are. `epsilon` is the largest of the runs, +inf where training
     is not private.
     """
     rows: list[dict[str, object]] = []
@@ -97,7 +99,8 @@ def accuracy_table(frame: pd.DataFrame, parts: Mapping[str, str] = ACCURACY) -> 
 
 
 def text(value: float, low: float = math.nan, high: float = math.nan, digits: int = 3) -> str:
-    """A value with its interval, "0.731 [0.702, 0.755]": `digits` significant ones of the largest.
+    """A value with its interval, "0.731 [0.702, 0.755]": `digits` significant ones of the largest,
+    or of each where an end is far out, "2.04 [0.0344, 121]".
 
     Without brackets where there is no interval; "–" where there is no value.
     """
@@ -107,12 +110,18 @@ def text(value: float, low: float = math.nan, high: float = math.nan, digits: in
     numbers = [number if abs(number) > NOTHING else 0.0 for number in numbers]
     largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0)
     places = max(0, digits - 1 - math.floor(math.log10(largest))) if largest else 0
-    words = [f"{number:,.{places}f}".replace("inf", "∞") for number in numbers]
+    kind = f",.{places}f"
+    if largest > WIDE * abs(numbers[0]) > 0:
+        kind = f".{digits}g"
+    words = [format(number, kind).replace("inf", "∞") for number in numbers]
     return words[0] if len(words) == 1 else f"{words[0]} [{words[1]}, {words[2]}]"
 
 
 def _traits(cells: pd.DataFrame) -> dict[str, object]:
-    numbers = cells[["noise_multiplier", "epsilon"]].mean().to_dict()
+    numbers = {
+        "noise_multiplier": cells["noise_multiplier"].mean(),
+        "epsilon": cells["epsilon"].max(),
+    }
     return cells[TRAITS].iloc[0].to_dict() | numbers
 
 
@@ -155,15 +164,17 @@ def _scored(test: Evaluation | None, trained: bool = True) -> list[dict[str, obj
     """Rows of the test metrics."""
     if test is None:
         return []
+    runs = pd.factorize(independent(test.runs.to_frame(name=RUN)))[0]
+    units = [np.arange(len(test.patients)), runs if trained else 0 * runs]
     sizes = {"patients": len(test.patients), "runs": len(test.runs) if trained else 1}
 
     def over_runs(patients: np.ndarray, runs: np.ndarray) -> np.ndarray:
         return means.weighted(BY_RUN, np.stack(list(test.scores(patients).values())), runs)
 
     everyone = np.ones((1, len(test.patients)))
-    values = over_runs(everyone, np.ones((1, 1)))[:, 0]
+    values = over_runs(everyone, np.ones((1, len(runs))))[:, 0]
     single = trained and sizes["runs"] == 1
-    ends = _nothing(len(values)) if single else statistics.interval(over_runs, list(sizes.values()))
+    ends = _nothing(len(values)) if single else statistics.interval(over_runs, units)
     level = " and ".join(kind for kind, number in sizes.items() if number > 1)
     limits = SINGLE * single
     if not single and sizes["patients"] == 1:
@@ -174,52 +185,57 @@ def _scored(test: Evaluation | None, trained: bool = True) -> list[dict[str, obj
         | {"level": "none" if single else level or "none"}
         | {"note": _joined(limits, UNDEFINED * math.isnan(value), missed.get(metric, ""))}
         for metric, value, low, high in zip(test.scores(everyone), values, *ends, strict=True)
+        for low, high in [_possible(metric, low, high)]
     ]
 
 
 def _measured(results: Results, cells: pd.DataFrame) -> list[dict[str, object]]:
     """Rows of what is measured once a run, and of its ratio to what is not private."""
-    values = cells[[name for name in results.numbers if cells[name].notna().any()]]
+    known = [name for name in results.numbers if cells[name].notna().any()]
     mixed = DEVICES * (len(set(cells["device"])) > 1)
-    rows = [_row(metric, values[[metric]], mixed * (metric in ON_DEVICE)) for metric in values]
+    rows = [_row(name, name, mixed * (name in ON_DEVICE), cells) for name in known]
     same = results.cells.merge(cells[["dataset", "model"]].drop_duplicates())
     reference = same[same["engine"] == "none"]
     device = cells.loc[cells["device"].isin(reference["device"]), "device"].mode()
     if cells["engine"].iloc[0] == "none" or device.empty:
         return rows
-    here, there = (part[part["device"] == device[0]] for part in (cells, reference))
-    others = ELSEWHERE.format(len(cells) - len(here), len(cells)) * (len(here) < len(cells))
-    return rows + [
-        _row(RATIOS[metric], here[[metric]], others, there[[metric]])
-        for metric in RATIOS
-        if metric in values
-    ]
+    both = [part[part["device"] == device[0]] for part in (cells, reference)]
+    here = len(both[0])
+    others = ELSEWHERE.format(len(cells) - here, len(cells)) * (here < len(cells))
+    return rows + [_row(RATIOS[name], name, others, *both) for name in RATIOS if name in known]
 
 
-def _row(
-    metric: str, values: pd.DataFrame, note: str, reference: pd.DataFrame | None = None
-) -> dict:
-    """The row of a metric of one value a run, over the mean of `reference` where there is one."""
-    parts = [part.to_numpy(float).T for part in (values, reference) if part is not None]
+def _row(metric: str, column: str, note: str, *cells: pd.DataFrame) -> dict[str, object]:
+    """The row of a metric that is the mean of a column of cells, over that of others if given."""
+    parts = [part[column].to_numpy(float)[None] for part in cells]
 
     def mean(*weights: np.ndarray) -> np.ndarray:
         found = [
-            means.weighted(BY_RUN, part[:, None], w) for part, w in zip(parts, weights, strict=True)
+            means.weighted("mr,br->mb", part, w) for part, w in zip(parts, weights, strict=True)
         ]
-        return found[0] / found[1] if len(found) > 1 else found[0]
+        return np.log(found[0] / found[1]) if len(found) > 1 else found[0]
 
-    sizes = [part.shape[1] for part in parts]
-    value = mean(*(np.ones((1, n)) for n in sizes)).item()
-    single = min(sizes) == 1
-    low, high = _nothing(1) if single else statistics.interval(mean, sizes)
+    found = mean(*(np.ones_like(part) for part in parts))[..., 0]
+    single = min(len(part) for part in cells) == 1
+    units = [pd.factorize(independent(part))[0] for part in cells]
+    ends = _nothing(1) if single else statistics.interval(mean, units)
+    value, low, high = (np.exp(one) if len(cells) > 1 else one for one in (found, *ends))
+    low, high = _possible(metric, low, high)
     return {
         "metric": metric,
-        "value": value,
+        "value": value.item(),
         "low": low.item(),
         "high": high.item(),
         "level": "none" if single else "runs",
         "note": _joined(SINGLE * single, NOTES.get(metric, ""), note),
     }
+
+
+def _possible(metric: str, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of an interval, no further out than what is measured can be."""
+    lowest = -1.0 if metric == "kappa" else 0.0
+    highest = 1.0 if metric == "kappa" or any(name in metric for name in SHARES) else math.inf
+    return np.maximum(low, lowest), np.minimum(high, highest)
 
 
 def _nothing(number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ How much better or worse the second mechanism of a pair scores than the first on
 patients of {dataset}, after training with the same folds and seeds and at the same noise ({noise});
 training without privacy has none and is compared at each. Whiskers: 95 % intervals over patients
 and runs. Filled: p of a paired permutation test is below 0.05 after Holm's correction for all
-comparisons of scores in the study, and the interval leaves 0 out; hollow: one of the two is not so.
+comparisons of one network and noise, and the interval leaves 0 out; hollow: one of the two is not.
 The words at the right sum a row up. "Cannot be separated" does not say that two mechanisms are
 equal: with few test patients hardly any difference can be separated. Single runs (crosses) have no
 interval and no verdict, because another seed may turn them round.

@@ -12,11 +12,6 @@ BOOK_KEEPING = "Book-Keeping (hybrid, flat automatic clipping)"
 ALIKE = "where both clip flat by the same function,"
 
 
-def control(section: str) -> str:
-    """The source of a claim that is ours."""
-    return f"{base.CONTROL} of {section}, not in the study"
-
-
 def rivals(cells: pd.DataFrame, value: str, *on: str) -> pd.DataFrame:
     """Pairs of Book-Keeping and Opacus that agree in dataset, network, noise and `on`."""
     pair = ways.book_keeping_automatic(cells), ways.opacus_per_layer(cells)

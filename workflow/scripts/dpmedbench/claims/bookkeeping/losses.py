@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pandas as pd
 
 from dpmedbench.claims import base, ways
@@ -14,25 +16,32 @@ from dpmedbench.results import Results
 MARGIN = 0.1
 ORDINARY = "The loss of Book-Keeping is {} times that of ordinary training."
 RIVALS = "The loss of Opacus is {} times that of Book-Keeping."
+TRAINING = "training loss"
+VALIDATION = "loss on the validation images of the split"
+MEAN = f"{VALIDATION.capitalize()}, mean over epochs,"
 TREND = (
-    f"Least-squares slope of the last {{}} loss of {OPACUS} and {BOOK_KEEPING} over the noise "
-    "multiplier, a level each mechanism and run; without Book-Keeping on UMN."
+    f"Least-squares slope of the last {{}} over the noise multiplier, a level each mechanism and "
+    f"run, in each dataset and network of {OPACUS} and of {BOOK_KEEPING}; without the latter on "
+    "UMN."
 )
-HIGHER = f"Last {{}} loss of {OPACUS} minus that of {BOOK_KEEPING} at the same network and noise "
+HIGHER = (
+    f"Last {{}} of {OPACUS} minus that of {BOOK_KEEPING} at the same noise on Duke, mean over "
+    "noise multipliers, in each network."
+)
 SIMILAR = (
-    f"Last {{}} loss of {OPACUS} over that of {BOOK_KEEPING} at the same network and noise on "
-    "UMN, geometric mean; comparable means within 10 %."
+    f"Last {{}} of {OPACUS} over that of {BOOK_KEEPING} at the same noise on UMN, geometric mean "
+    "over noise multipliers, in each network; comparable means within 10 %."
 )
 LIKE_ORDINARY = (
-    f"Last {{}} loss of {BOOK_KEEPING} over that of ordinary training of the same network on "
-    "UMN, geometric mean; comparable means within 10 %."
+    f"Last {{}} of {BOOK_KEEPING} over that of ordinary training on UMN, geometric mean over "
+    "noise multipliers, in each network; comparable means within 10 %."
 )
 
 
 @claim(
     "Section VIII.B, Figures 7 and 8",
     "Higher noise multipliers lead to higher training losses, but for Book-Keeping on UMN.",
-    TREND.format("training"),
+    TREND.format(TRAINING),
 )
 def training_loss_noise(results: Results) -> Finding | None:
     return _loss_trend(results, "train_loss", "training")
@@ -41,7 +50,7 @@ def training_loss_noise(results: Results) -> Finding | None:
 @claim(
     "Section VIII.C, Figures 9 and 10",
     "Higher noise multipliers lead to higher validation losses, but for Book-Keeping on UMN.",
-    TREND.format("validation"),
+    TREND.format(VALIDATION),
 )
 def validation_loss_noise(results: Results) -> Finding | None:
     return _loss_trend(results, "val_loss", "validation")
@@ -50,7 +59,7 @@ def validation_loss_noise(results: Results) -> Finding | None:
 @claim(
     "Section IX, Figure 7",
     "On Duke, Book-Keeping reaches a lower training loss than Opacus.",
-    f"{HIGHER.format('training')}on Duke.",
+    HIGHER.format(TRAINING),
 )
 def training_loss_duke(results: Results) -> Finding | None:
     return _higher(arms.rivals(arms.on(results.cells, "duke"), "train_loss"))
@@ -59,17 +68,17 @@ def training_loss_duke(results: Results) -> Finding | None:
 @claim(
     "Section IX, Figure 9",
     "On Duke, Book-Keeping reaches a lower validation loss than Opacus.",
-    f"{HIGHER.format('validation')}on Duke.",
+    HIGHER.format(VALIDATION),
 )
 def validation_loss_duke(results: Results) -> Finding | None:
     return _higher(arms.rivals(arms.on(results.cells, "duke"), "val_loss"))
 
 
 @claim(
-    arms.control("Section IX"),
+    base.control("Section IX"),
     "Control: where both clip alike, Opacus and Book-Keeping reach the same training loss on Duke.",
-    f"Last training loss of Opacus over that of Book-Keeping {arms.ALIKE} at the same network and "
-    "noise on Duke, geometric mean; the same means within 10 %.",
+    f"Last training loss of Opacus over that of Book-Keeping {arms.ALIKE} at the same noise on "
+    "Duke, geometric mean over noise multipliers, in each network; the same means within 10 %.",
 )
 def training_loss_duke_alike(results: Results) -> Finding | None:
     return _same(arms.controls(arms.on(results.cells, "duke"), "train_loss"), RIVALS)
@@ -78,7 +87,7 @@ def training_loss_duke_alike(results: Results) -> Finding | None:
 @claim(
     "Section IX, Figure 8",
     "On UMN, Book-Keeping and Opacus reach comparable training losses.",
-    SIMILAR.format("training"),
+    SIMILAR.format(TRAINING),
 )
 def training_loss_umn_opacus(results: Results) -> Finding | None:
     return _same(arms.rivals(arms.on(results.cells, "umn"), "train_loss"), RIVALS)
@@ -87,7 +96,7 @@ def training_loss_umn_opacus(results: Results) -> Finding | None:
 @claim(
     "Section IX, Figure 10",
     "On UMN, Book-Keeping and Opacus reach comparable validation losses.",
-    SIMILAR.format("validation"),
+    SIMILAR.format(VALIDATION),
 )
 def validation_loss_umn_opacus(results: Results) -> Finding | None:
     return _same(arms.rivals(arms.on(results.cells, "umn"), "val_loss"), RIVALS)
@@ -96,18 +105,18 @@ def validation_loss_umn_opacus(results: Results) -> Finding | None:
 @claim(
     "Section VIII.E, Figures 13 and 14",
     "Opacus has a higher mean validation loss than Book-Keeping.",
-    f"Validation loss, mean over epochs, of {OPACUS} minus that of {BOOK_KEEPING} at the same "
-    "dataset, network and noise.",
+    f"{MEAN} of {OPACUS} minus that of {BOOK_KEEPING} at the same noise, mean over noise "
+    "multipliers, in each dataset and network.",
 )
 def validation_loss(results: Results) -> Finding | None:
     return _higher(arms.rivals(results.cells, "mean_val_loss"))
 
 
 @claim(
-    arms.control("Section VIII.E"),
+    base.control("Section VIII.E"),
     "Control: where both clip alike, Opacus and Book-Keeping have the same mean validation loss.",
-    f"Validation loss, mean over epochs, of Opacus over that of Book-Keeping {arms.ALIKE} at the "
-    "same dataset, network and noise, geometric mean; the same means within 10 %.",
+    f"{MEAN} of Opacus over that of Book-Keeping {arms.ALIKE} at the same noise, geometric mean "
+    "over noise multipliers, in each dataset and network; the same means within 10 %.",
 )
 def validation_loss_alike(results: Results) -> Finding | None:
     return _same(arms.controls(results.cells, "mean_val_loss"), RIVALS)
@@ -116,7 +125,7 @@ def validation_loss_alike(results: Results) -> Finding | None:
 @claim(
     "Section VIII.E, Figures 13 and 14",
     "The mean validation losses lie closer together on UMN than on Duke.",
-    f"Largest minus smallest validation loss, mean over epochs, of ordinary training, {OPACUS} and "
+    f"Largest minus smallest {VALIDATION}, mean over epochs, of ordinary training, {OPACUS} and "
     f"{BOOK_KEEPING} at the noise levels that both datasets have, on UMN minus on Duke in the "
     "same run.",
 )
@@ -134,7 +143,7 @@ def loss_range(results: Results) -> Finding | None:
 @claim(
     "Section VIII.B, Figure 8",
     "On UMN the training loss of Book-Keeping is comparable to that of ordinary training.",
-    LIKE_ORDINARY.format("training"),
+    LIKE_ORDINARY.format(TRAINING),
 )
 def training_loss_umn(results: Results) -> Finding | None:
     return _same(_against_ordinary(results.cells, "train_loss"), ORDINARY)
@@ -143,7 +152,7 @@ def training_loss_umn(results: Results) -> Finding | None:
 @claim(
     "Section VIII.C, Figure 10",
     "On UMN the validation loss of Book-Keeping is comparable to that of ordinary training.",
-    LIKE_ORDINARY.format("validation"),
+    LIKE_ORDINARY.format(VALIDATION),
 )
 def validation_loss_umn(results: Results) -> Finding | None:
     return _same(_against_ordinary(results.cells, "val_loss"), ORDINARY)
@@ -152,17 +161,18 @@ def validation_loss_umn(results: Results) -> Finding | None:
 def _loss_trend(results: Results, loss: str, name: str) -> Finding | None:
     cells = ways.with_noise(arms.both(results.cells))
     cells = cells[(cells["engine"] == "opacus") | (cells["published"] != "umn")]
-    found = base.trend(cells, loss, "noise_multiplier")
+    slope = functools.partial(base.trend, value=loss, over="noise_multiplier")
     words = f"The {name} loss rises by {{}} per unit of the noise multiplier."
-    return base.conclude(words, found, above=0)
+    return base.conclude_each(words, cells, slope, [*base.WITHIN, "engine"], above=0)
 
 
 def _higher(pairs: pd.DataFrame) -> Finding | None:
-    return base.conclude("The loss of Opacus is higher by {}.", base.difference(pairs), above=0)
+    words = "The loss of Opacus is higher by {}."
+    return base.conclude_each(words, pairs, base.difference, above=0)
 
 
 def _same(pairs: pd.DataFrame, words: str) -> Finding | None:
-    return base.conclude(words, base.ratio(pairs), 1 - MARGIN, 1 + MARGIN)
+    return base.conclude_each(words, pairs, base.ratio, above=1 - MARGIN, below=1 + MARGIN)
 
 
 def _range(cells: pd.DataFrame) -> pd.DataFrame:
