@@ -91,7 +91,7 @@ def cell_of(network: str, engine: str, data, state: Path, device: str):
             ],
         }
     )
-    (cell,) = cells.cells(study)
+    (cell,) = cells.every(study)
     return Trainer(cells.settings(study, cell), cells.execution(study), data, state)
 
 

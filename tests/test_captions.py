@@ -5,13 +5,13 @@ from pathlib import Path
 import jinja2
 import pytest
 import yaml
-from report_tables import CLAIMS, SUMMARY
+from report_tables import TABLES, manifest
 
 from dpmedbench import captions, cells, config, config_files, figures, rst
 from dpmedbench.report import findings
 
 STUDY = config.load(yaml.safe_load(config_files.CONFIG.read_text()))
-CELLS = cells.cells(STUDY)
+CELLS = cells.every(STUDY)
 FRONT_PAGE = Path(config_files.ROOT, "workflow", "report", "workflow.rst")
 ODD = "**kwargs of `x_`, |y| __init__() *"
 REASONS = (ODD, "1. so::", "- no", r"a\b {{ c }} <d>", ".. warning:: x", "==== µ 中")
@@ -37,7 +37,7 @@ def test_what_is_left_out_or_missing_is_in_no_caption():
         update={"models": ["unet", "resnet18"], "mechanisms": ["non_private", "bookkeeping"]}
     )
     study = STUDY.model_copy(update={"grids": [grid]})
-    run = cells.cells(study)
+    run = [cell for cell in cells.every(study) if cells.why_not(study, cell) is None]
     assert captions.facts(study, run)["models"] == "U-Net"
     finished = [cell for cell in run if cell.mechanism == "non_private"]
     said = captions.facts(study, finished)
@@ -103,18 +103,20 @@ def front_page(study, run, left_out, missing, found):
 
 
 def test_nothing_on_the_front_page_is_taken_for_markup():
-    summary = SUMMARY.replace({"dataset": {"duke": "x_"}})
+    renamed = {name: table.replace({"duke": "x_"}) for name, table in TABLES.items()}
     study = STUDY.model_copy(update={"title": 3 * f"{ODD} "})
     html = front_page(
         study,
         [cell.model_copy(update={"dataset": "phantom_duke"}) for cell in CELLS],
         {reason: ["x_/unet_", "__y__"] for reason in REASONS},
         dict.fromkeys(("x_/unet", *REASONS), ODD),
-        findings.find(summary, CLAIMS),
+        findings.find(renamed, [manifest(), manifest(torch="2.12.0_")]),
     )
     assert "system-message" not in html
     assert html.count(f": {ODD}</") == 1 + len(REASONS)
     assert "x_, U-Net: 1.30 (Bookkeeping) to 1.80" in html
+    assert "torch 2.13.0+cpu (1 cell) and 2.12.0_ (1 cell), Opacus 1.6.0, commit aaaaaaa" in html
+    assert "<strong>Not all cells were trained with the same torch</strong>" in html
     assert "(x_/unet_, __y__)" in html
     assert f'<h1 class="title">{ODD} {ODD} {ODD}</h1>' in html
 

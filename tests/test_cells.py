@@ -17,7 +17,7 @@ def test_the_grid_is_the_product_and_non_private_cells_have_no_noise():
             ("grids.0.noise_multiplier", [0.5, 1.0]),
         )
     )
-    found = cells.cells(study)
+    found = cells.every(study)
     assert len(found) == 2 * 3 * (1 + 2)
     assert len({cell.folder for cell in found}) == len(found)
     assert {cell.privacy for cell in found if cell.mechanism == "non_private"} == {"none"}
@@ -37,7 +37,16 @@ def test_several_grids_are_joined_without_repeats():
             )
         )
     )
-    assert [cell.privacy for cell in cells.cells(study)] == ["sigma0.5", "sigma1", "eps8"]
+    assert [cell.privacy for cell in cells.every(study)] == ["sigma0.5", "sigma1", "eps8"]
+
+
+def test_a_network_for_another_task_is_left_out_with_the_dataset_it_is_not_for():
+    study = config.load(changed(("grids.0.models", ["unet", "resnet18"])))
+    ((reason, folders),) = cells.left_out(study).items()
+    assert reason == "network resnet18 is for classification, dataset phantom_duke for segmentation"
+    assert {folder.split("/")[1] for folder in folders} == {"resnet18"}
+    every = {cell.folder for cell in cells.every(study)}
+    assert {folder.split("/")[1] for folder in every - set(folders)} >= {"unet"}
 
 
 def test_noise_levels_that_would_share_a_folder_are_refused():
@@ -47,7 +56,7 @@ def test_noise_levels_that_would_share_a_folder_are_refused():
     with pytest.raises(
         UserError, match=r"noise levels 1.0 and 1.0000001, .* phantom_duke/.*sigma1/"
     ):
-        cells.cells(study)
+        cells.every(study)
 
 
 def test_delta_is_of_private_cells_only():
@@ -57,7 +66,7 @@ def test_delta_is_of_private_cells_only():
     )
     again = {
         study.mechanisms[cell.mechanism].engine
-        for cell in cells.cells(study)
+        for cell in cells.every(study)
         if cells.settings(study, cell) != cells.settings(other, cell)
     }
     assert again == {"opacus", "bookkeeping"}
@@ -67,7 +76,7 @@ def test_each_mechanism_may_have_its_own_learning_rate():
     study = config.load(changed(("mechanisms.opacus_flat.learning_rate", 0.123)))
     rates = {
         cell.mechanism: cells.settings(study, cell)["training"]["learning_rate"]
-        for cell in cells.cells(study)
+        for cell in cells.every(study)
     }
     assert rates["opacus_flat"] == 0.123
     assert rates["non_private"] == study.training.learning_rate
@@ -75,7 +84,7 @@ def test_each_mechanism_may_have_its_own_learning_rate():
 
 def test_settings_are_plain_json():
     study = config.load(DEFAULT)
-    for cell in cells.cells(study):
+    for cell in cells.every(study):
         found = cells.settings(study, cell)
         assert json.loads(json.dumps(found)) == found
     assert json.loads(json.dumps(cells.execution(study))) == cells.execution(study)

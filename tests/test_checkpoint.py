@@ -23,9 +23,11 @@ from little_cells import (
     stop_after,
     trained,
 )
+from torch.nn import functional
 
 from dpmedbench import checkpoint, cost, interruption, outcome, pretrained, training
 from dpmedbench.errors import UserError
+from dpmedbench.models.unet import UNet
 from dpmedbench.training import Trainer
 
 
@@ -52,6 +54,19 @@ def test_every_option_resumes_bit_equal(tmp_path, options, mechanism, monkeypatc
     for one, other in zip(straight.history, resumed.history, strict=True):
         timeless = [key for key in one if "seconds" not in key]
         np.testing.assert_equal([one[k] for k in timeless], [other[k] for k in timeless])
+
+
+def test_a_network_that_draws_goes_on_with_its_draws(tmp_path, monkeypatch):
+    forward = UNet.forward
+    monkeypatch.setattr(
+        UNet, "forward", lambda self, x: functional.dropout(forward(self, x), 0.5, self.training)
+    )
+    straight = trained(tmp_path / "straight")
+    with monkeypatch.context() as dying:
+        stop_after(dying, 2)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "killed")
+    assert same_weights(straight.weights(), trained(tmp_path / "killed").weights())
 
 
 def test_another_way_of_execution_goes_on_from_the_checkpoint(tmp_path, monkeypatch, capsys):

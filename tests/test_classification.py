@@ -187,7 +187,7 @@ def test_weights_in_the_configuration_reach_the_task():
                    "mechanisms": ["plain"]}],
     }  # fmt: skip
     study = load(values)
-    chest, aptos = (cells.settings(study, cell)["task"] for cell in cells.cells(study))
+    chest, aptos = (cells.settings(study, cell)["task"] for cell in cells.every(study))
     assert (chest, aptos) == ({"class_weights": [3, 0.5]}, {})
 
 

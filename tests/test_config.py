@@ -170,7 +170,7 @@ def test_mistakes_are_named_with_what_is_allowed(changes, sentence):
 
 def test_the_default_study_has_a_cell_of_every_dataset_network_and_kind_of_engine():
     study = config.load(DEFAULT)
-    found = cells.cells(study)
+    found = cells.every(study)
     assert cells.left_out(study) == {}
     loaders = {study.datasets[cell.dataset].loader for cell in found}
     assert loaders == set(datasets.names()) - {"custom"}
@@ -193,7 +193,7 @@ def test_the_bookkeeping_study_has_the_published_hyper_parameters():
     assert (training.weight_decay, study.privacy.delta) == (1e-4, 1e-5)
     assert study.datasets["duke"].split.ratios == (0.8, 0.1, 0.1)
     assert study.datasets["duke"].nominal_training_records == 88
-    found = {cell.folder for cell in cells.cells(study)}
+    found = {cell.folder for cell in cells.every(study)}
     assert "duke/unet/non_private/none/fold0/seed0" in found
     for sigma in ("0.3", "0.5", "0.7", "1"):
         assert f"duke/unet/opacus_per_layer/sigma{sigma}/fold0/seed0" in found
@@ -204,7 +204,7 @@ def test_the_clipping_study_clips_each_tensor_as_published():
     for way in filter(lambda way: way.private, study.mechanisms.values()):
         assert (way.clipping_style, way.layer_thresholds) == ("per_layer", "same")
         assert way.max_grad_norm == 1.0
-    assert len(list(cells.cells(study))) == 2 * (1 + 2 * 4)
+    assert len(cells.every(study)) == 2 * (1 + 2 * 4)
 
 
 def test_the_learning_curves_differ_from_their_study_in_length_and_cells_alone():
@@ -221,7 +221,7 @@ def test_the_learning_curves_differ_from_their_study_in_length_and_cells_alone()
     noises = [
         f"{way}/beta{beta}" for way in ("local_laplace", "local_scalar") for beta in (1, 2, 4)
     ]
-    assert {cell.folder for cell in cells.cells(curves)} == {
+    assert {cell.folder for cell in cells.every(curves)} == {
         f"chest_xray/resnet18/{setting}/fold0/seed0" for setting in ("non_private/none", *noises)
     }
 

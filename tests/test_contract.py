@@ -149,7 +149,7 @@ def disguised(kind, plan=PLAN):
         ({"noise": 0.0}, "the noise on weight has 0 times the planned"),
         ({"noise": 0.9}, "times the planned standard deviation"),
         ({"skip": "bias"}, "1 trainable tensors got no noise, the first is bias"),
-        ({"scale": 1.1}, "gradients are not clipped"),
+        ({"scale": 1.01}, "gradients are not clipped"),
         ({"rate": 0.5, "leak": "noise"}, "coordinates of weight outside of the sparse mask"),
         ({"rate": 0.5, "leak": "sum"}, "coordinates of weight outside of the sparse mask"),
         ({"rate": 0.5, "noise": 0.9}, "times the planned standard deviation"),
@@ -195,6 +195,16 @@ def test_noise_of_another_plan_is_refused(promised, done):
 
     with pytest.raises(ContractBroken, match="times the planned standard deviation"):
         train()
+
+
+@pytest.mark.parametrize("error", [0.98, 1.02])
+def test_two_percent_of_noise_are_missed_on_a_large_tensor(error):
+    layer, sums = torch.nn.Linear(1000, 1000, bias=False), [torch.zeros(1000, 1000)]
+    monitor = ContractMonitor(PLAN, layer, 60)
+    noise = Seeded(1).normal((1000, 1000), torch.float32, "cpu") * PLAN.noise_std(1)
+    monitor.noised([layer.weight], sums, [noise], PLAN.clipping_norm)
+    with pytest.raises(ContractBroken, match="times the planned standard deviation"):
+        monitor.noised([layer.weight], sums, [error * noise], PLAN.clipping_norm)
 
 
 def test_a_batch_that_got_no_noise_is_refused():

@@ -88,14 +88,8 @@ def test_the_table_of_the_documentation_has_every_engine_and_mode():
     assert lines[-1] == "| `opacus` | `ghost` | yes | yes | yes | - | - | - |"
 
 
-def test_a_network_for_another_task_is_left_out_with_the_reason():
-    wanted = "network resnet18 is for classification, the dataset for segmentation"
-    assert support.reason("segmentation", "resnet18", "opacus") == wanted
-    assert support.reason("classification", "resnet18", "opacus") is None
-
-
 def test_an_engine_that_is_not_installed_is_left_out_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert support.reason("segmentation", "unet", "bookkeeping") is None
-    why = support.reason("segmentation", "unet", "fastdp")
+    assert mechanisms.missing("bookkeeping") is None
+    why = mechanisms.missing("fastdp")
     assert why.startswith("fastDP is not installed; run pip install")

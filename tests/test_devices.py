@@ -300,6 +300,6 @@ def test_the_holder_is_named_with_its_scheduler_s_job(tmp_path, monkeypatch):
 def test_how_a_cell_is_executed_is_no_reason_to_train_again(key, value):
     study = config.load(TINY)
     other = config.load(TINY | {"training": TINY["training"] | {key: value}})
-    (cell, *_) = cells.cells(study)
+    (cell, *_) = cells.every(study)
     assert cells.settings(study, cell) == cells.settings(other, cell)
     assert cells.execution(other) == cells.execution(study) | {key: value}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from checkout import Checkout
+from checkout import TINY, Checkout
 from packaging.requirements import Requirement
 from rattler import MatchSpec
 
-from dpmedbench import pins, support
+from dpmedbench import cells, config, mechanisms, pins
 
 ROOT = Path(__file__).parents[1]
 ENVS = sorted((ROOT / "envs").glob("*.yaml"))
@@ -75,10 +75,11 @@ def test_every_rule_that_runs_something_has_an_environment_that_exists():
 
 
 def test_an_engine_that_is_missing_here_is_trained_in_its_own_environment(monkeypatch):
-    monkeypatch.setattr(support.mechanisms, "missing", lambda engine: f"no {engine}")
-    assert support.reason("segmentation", "unet", "fastdp") == "no fastdp"
-    assert support.reason("segmentation", "unet", "fastdp", deployed=True) is None
-    assert support.reason("segmentation", "resnet18", "fastdp", deployed=True)
+    monkeypatch.setattr(mechanisms, "missing", lambda engine: f"no {engine}")
+    study = config.load(TINY)
+    cell = cells.every(study)[0]
+    assert cells.why_not(study, cell) == "no none"
+    assert cells.why_not(study, cell, deployed=True) is None
 
 
 def test_a_missing_image_is_one_sentence_before_any_job(tmp_path):

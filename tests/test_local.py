@@ -173,12 +173,12 @@ def test_cells_that_agree_in_their_noise_share_their_images():
         ("grids.0.seeds", [0, 1]),
     ]
     study = config.load(changed(*changes))
-    found = {cell.folder: cells.noise(study, cell) for cell in cells.cells(study)}
+    found = {cell.folder: cells.noise(study, cell) for cell in cells.every(study)}
     noisy = {json.dumps(noise) for noise in found.values() if noise}
     assert len(noisy) == 2 * 2
-    labels = {cell.privacy for cell in cells.cells(study) if cell.beta}
+    labels = {cell.privacy for cell in cells.every(study) if cell.beta}
     assert labels == {"beta1", "beta2"}
-    cell = next(cell for cell in cells.cells(study) if cell.beta == 2)
+    cell = next(cell for cell in cells.every(study) if cell.beta == 2)
     assert cells.settings(study, cell)["mechanism"]["beta"] == 2
     assert cells.noise(study, cell)["seed"] == study.datasets[cell.dataset].noise_seed
     secure = config.load(changed(*changes, ("privacy.secure_rng", True)))

@@ -106,7 +106,7 @@ def test_every_combination_has_epsilons_or_a_reason(sampling, neighbouring):
     if allowed:
         plan = replace(PLAN, sampling=sampling, neighbouring=neighbouring)
         found = plan.epsilons(plan.steps)
-        assert {name for name, value in found.items() if not math.isnan(value)} == allowed
+        assert {name for name, value in found.items() if value != math.inf} == allowed
         for accountant in set(accounting.ACCOUNTANTS) - allowed:
             with pytest.raises(ValueError, match="no bound"):
                 plan.epsilon(1, accountant)
@@ -214,9 +214,11 @@ def test_calibration_keeps_the_factors(sampling, neighbouring):
     assert less.epsilon(60) > 8.0
 
 
-def test_calibration_refuses_what_no_noise_can_give():
+def test_calibration_refuses_what_no_noise_between_a_tenth_and_a_thousand_spends():
     with pytest.raises(UserError, match="above 1000; raise the target or lower the epochs"):
         PLAN.calibrated(1e-3)
+    with pytest.raises(UserError, match=r"below 0\.1, which spends .*; lower the target$"):
+        PLAN.calibrated(1e9)
 
 
 def test_the_plan_gives_the_sampler_of_its_sampling():

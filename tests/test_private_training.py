@@ -212,6 +212,18 @@ def test_one_record_moves_the_noised_count_by_half():
     assert share(3, 7) - share(3, 6) == pytest.approx(-0.5 / 10)
 
 
+def test_the_count_of_clipped_gradients_has_the_planned_noise():
+    """Of empty batches it is all that moves the threshold."""
+    private = training(mechanism={"clipping": "adaptive"}, count_noise=5.0, epochs=40)
+    logarithms = [math.log(0.5)]
+    for _ in range(200):
+        go(private, batch=0)
+        logarithms.append(math.log(private.quantile.value))
+    moves = torch.tensor(logarithms).diff()
+    assert moves.std().item() == pytest.approx(0.2 * 5.0 / 8, rel=0.15)
+    assert abs(moves.mean().item()) < 4 * 0.2 * 5.0 / 8 / 200**0.5
+
+
 def test_the_adaptive_threshold_follows_the_norms_and_its_noise_them():
     private = training(
         lambda p: torch.optim.SGD(p, lr=1e-6),  # the norms shall stay what they are

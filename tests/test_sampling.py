@@ -2,6 +2,7 @@
 
 import math
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,6 +39,12 @@ def test_poisson_batches_are_binomial_and_independent(randomness):
     assert together == pytest.approx(0.01, rel=0.03)
     again = (drawn[1:] * drawn[:-1]).mean()
     assert again == pytest.approx(0.01, rel=0.1)
+
+
+def test_uniforms_are_held_against_the_rate_in_full_precision():
+    drawn = torch.tensor([0.1 - 1e-15, 0.1], dtype=torch.float64)
+    (batch,) = PoissonSampler(2, 0.1, SimpleNamespace(uniform=lambda n: drawn)).epoch(1)
+    assert batch.tolist() == [0]
 
 
 def test_fixed_batches_are_every_subset_as_likely_and_independent(randomness):

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from dpmedbench import mechanisms, support
+from dpmedbench import mechanisms, models
 from dpmedbench.config import Grid, Section, Study
 from dpmedbench.errors import UserError
 
@@ -37,18 +37,13 @@ class Cell(Section):
         )
 
 
-def cells(study: Study, deployed: bool = False) -> list[Cell]:
-    """Every cell that is trained, once, in the order of the grids; `deployed` as in why_not.
-
-    Raises UserError where two noise levels would have one folder.
-    """
-    return [cell for cell in every(study) if why_not(study, cell, deployed) is None]
-
-
 def left_out(
     study: Study, deployed: bool = False, among: Iterable[Cell] | None = None
 ) -> dict[str, list[str]]:
-    """The reasons for which cells, or those `among`, are not trained, each with their folders."""
+    """The reasons for which cells, or those `among`, are not trained, each with their folders.
+
+    `deployed` is as in why_not.
+    """
     found: dict[str, list[str]] = {}
     for cell in every(study) if among is None else among:
         if why := why_not(study, cell, deployed):
@@ -67,16 +62,17 @@ def why_not(study: Study, cell: Cell, deployed: bool = False) -> str | None:
             f"dataset {cell.dataset}: there is nothing at {dataset.path} (datasets."
             f"{cell.dataset}.path); resources/README.md says where its files come from"
         )
-    return support.reason(
-        dataset.spec.task,
-        study.models[cell.model].network,
-        study.mechanisms[cell.mechanism].engine,
-        deployed,
-    )
+    task, network = dataset.spec.task, study.models[cell.model].network
+    if models.task(network) != task:
+        return f"network {network} is for {models.task(network)}, dataset {cell.dataset} for {task}"
+    return None if deployed else mechanisms.missing(study.mechanisms[cell.mechanism].engine)
 
 
 def every(study: Study) -> list[Cell]:
-    """Every cell of the grids, once, in their order; UserError as for `cells`."""
+    """Every cell of the grids, once, in their order.
+
+    Raises UserError where two noise levels would have one folder.
+    """
     found: dict[str, Cell] = {}
     for grid in study.grids:
         product = itertools.product(

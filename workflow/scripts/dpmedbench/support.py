@@ -1,26 +1,8 @@
-"""What can be trained with what: read off the registries of engines and networks.
-
-The configuration refuses what no engine can do; a cell whose network is for another task than its
-dataset, or whose engine is not installed, is left out of the study and named with the reason.
-"""
+"""What each engine can do: read off the registry that the configuration is checked against."""
 
 from __future__ import annotations
 
-from dpmedbench import mechanisms, models
-
-
-def reason(task: str, network: str, engine: str, deployed: bool = False) -> str | None:
-    """Why a cell is left out, None where it is trained.
-
-    Args:
-        task: of the dataset, "segmentation" or "classification".
-        network: a module of `models`.
-        engine: a module of `mechanisms`.
-        deployed: whether the job runs in an environment of its own, which has its engine.
-    """
-    if models.task(network) != task:
-        return f"network {network} is for {models.task(network)}, the dataset for {task}"
-    return None if deployed else mechanisms.missing(engine)
+from dpmedbench import mechanisms
 
 
 def rows() -> list[dict[str, object]]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from dpmedbench import figures, mechanisms
+from dpmedbench import figures, mechanisms, models
 from dpmedbench.config.base import CONSTANT, Name, Positive, Section
 from dpmedbench.config.data import Dataset, Split
 from dpmedbench.config.mechanism import Mechanism, Privacy
@@ -104,7 +104,20 @@ class Study(Section):
             raise ValueError(f"figures: found {unknown}, allowed are {sorted(figures.catalog())}")
         for index, grid in enumerate(self.grids):
             self._check_grid(f"grids[{index}]", grid)
+        for name, dataset in self.datasets.items():
+            self._check_task(name, dataset)
         return self
+
+    def _check_task(self, name: str, dataset: Dataset) -> None:
+        """A network for another task is left out; where there is no other, that is not meant."""
+        task = dataset.spec.task
+        used = {model for grid in self.grids if name in grid.datasets for model in grid.models}
+        if used and all(models.task(self.models[model].network) != task for model in used):
+            key = f"set datasets.{name}.task, or " if "task" in dataset.options else ""
+            raise ValueError(
+                f"grids: dataset {name} is for {task}, but none of its models is "
+                f"({', '.join(sorted(used))}); {key}name a model for {task}"
+            )
 
     def _check_grid(self, where: str, grid: Grid) -> None:
         for section in ("datasets", "models", "mechanisms"):

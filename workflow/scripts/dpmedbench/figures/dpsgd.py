@@ -26,7 +26,7 @@ NEEDS = ()
 SCOPE = "study"
 PUBLISHED = {"bookkeeping": "Figure 1", "clipping": "How DP-SGD works"}
 
-WIDTH, PICTURE, MIDDLE = style.DOUBLE / 5, 1.1, 1.75  # inches
+WIDTH, MIDDLE = style.DOUBLE / 5, 1.75  # inches
 SAMPLED, CUT, NOISE, UPDATE = "#0072b2", "#d55e00", "#e69f00", "#009e73"
 R = 0.3  # inches
 GRADIENTS = np.array([(0.5, 0.2), (0.1, 0.24), (-0.36, 0.32), (0.22, -0.14), (0.34, 0.42)])

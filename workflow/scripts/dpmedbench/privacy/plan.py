@@ -222,9 +222,9 @@ class PrivacyPlan:
         return accounting.epsilon(name, self._composed(self.history(steps)), **self._mechanism())
 
     def epsilons(self, steps: int) -> dict[str, float]:
-        """Epsilon after `steps` steps under every accountant; NaN where one has no bound."""
+        """Epsilon after `steps` steps under every accountant; inf where one has no bound."""
         return {
-            name: math.nan
+            name: math.inf
             if validity(self.sampling, self.neighbouring, name)
             else self.epsilon(steps, name)
             for name in accounting.ACCOUNTANTS
@@ -244,7 +244,7 @@ class PrivacyPlan:
                 **self._mechanism(),
             )
         except ValueError as error:
-            raise UserError(f"{error}; raise the target or lower the epochs") from None
+            raise UserError(str(error)) from None
         return replace(self, noise_multiplier=sigma)
 
     def _composed(self, history) -> tuple[tuple[float, int], ...]:
