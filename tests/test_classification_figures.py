@@ -164,6 +164,7 @@ def test_the_accuracy_table_has_ours_with_intervals_and_the_published_numbers(in
     for value in aptos["value"]:
         assert f"{100 * value:.2f}" in shown
     assert "in italics: as published" in figure.get_suptitle()
+    assert "95 % intervals over runs, not patients" in " ".join(figure.get_suptitle().split())
     said = figures.numbers("accuracy_table", summary=summary, real=real)
     assert said.startswith("28 numbers have a published one")
 

@@ -16,7 +16,14 @@ SOME = {"two_datasets", "four_models"}
 ONCE = {"dpsgd", "support"}
 # What these studies are for.
 FOR = {
-    "crowd": {"training_loss", "validation_accuracy", "mean_validation_loss", "cost", "test_masks"},
+    "crowd": {
+        "time_per_epoch",
+        "training_loss",
+        "validation_accuracy",
+        "mean_validation_loss",
+        "cost",
+        "test_masks",
+    },
     "unequal": {"cost", "gradient_norms", "test_dice", "test_masks"},
 }
 

@@ -68,6 +68,17 @@ def test_each_verdict_has_a_sign_a_colour_and_a_word():
     )
 
 
+def test_a_long_finding_keeps_the_bracket_that_says_of_how_many():
+    bracket = "(4 settings, 5 runs)."
+    claim = {"study": "bookkeeping", "claim": "A claim."} | {"verdict": "supported"}
+    rows = pd.DataFrame([claim | {"finding": f"{'word ' * 60}{bracket}"}])
+    words = said(figures.draw("claims_verdicts", claims=rows))
+    assert f"word … {bracket}" in " ".join(words.split())
+    for short in ("Without.", "With one (4 settings, 5 runs)."):
+        rows = pd.DataFrame([claim | {"finding": short}])
+        assert short in said(figures.draw("claims_verdicts", claims=rows))
+
+
 def test_the_claims_of_a_run_are_drawn():
     from dpmedbench import claims
 

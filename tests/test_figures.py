@@ -198,6 +198,23 @@ def test_cost_is_relative_to_non_private_and_says_what_was_measured():
     assert "benchmarks/engines.py" in figure.axes[2].texts[0].get_text()
 
 
+def test_captions_of_costs_and_times_tell_the_least_and_the_most_of_all_noise():
+    """Not those of the least and the most noise, nor of the last epoch."""
+    given = inputs("two_datasets")
+    summary, history = given["summary"], given["history"]
+    ratios = (summary["metric"] == "step_seconds_ratio") & (summary["privacy"] != "none")
+    summary.loc[ratios, "value"] = [1.75, 1.06, 2.5, 1.7]
+    assert figures.numbers("cost", **given).startswith(
+        "Time of a step relative to non-private: Bookkeeping automatic mixopt 1.1× to 2.5×."
+    )
+    private = history["privacy"] != "none"
+    history["seconds"] = np.where(private, 9.0, 4.0)
+    history.loc[(history["privacy"] == "sigma0.5") & (history["epoch"] == 3), "seconds"] = 12.5
+    assert figures.numbers("time_per_epoch", **given) == (
+        "Shortest to longest epoch: Non-private 4 s, Bookkeeping automatic mixopt 9 s to 12.5 s."
+    )
+
+
 def test_cost_without_non_private_is_what_was_measured():
     figure = drawn("no_non_private", "cost")
     assert figure.axes[1].get_xlabel() == "peak memory (GiB)"
@@ -414,6 +431,14 @@ def test_every_column_of_masks_has_its_noise_above_it_once(noise, expected):
     assert {name for name in titles if "=" in name} == expected
     assert {titles[name] for name in expected} == {scans}
     assert overlaps(figure) == []
+
+
+def test_masks_are_in_the_order_of_the_configuration():
+    given = inputs("three_cells")
+    colours = given["scores"].attrs["colours"]
+    given["scores"].attrs["colours"] = dict(reversed(colours.items()))
+    titles = [axes.get_title() for axes in figures.draw("test_masks", **given).axes]
+    assert titles[2:5] == ["Non-private", "Opacus per-layer\nσ = 1", "Opacus flat\nσ = 1"]
 
 
 @pytest.mark.parametrize("name", OF_DATASET)

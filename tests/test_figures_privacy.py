@@ -6,6 +6,7 @@ import math
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from studies import drawn, inputs, lines, overlaps, said
 
@@ -81,6 +82,17 @@ def test_norms_and_the_threshold_of_each_epoch_are_drawn():
         band = axes.collections[0].get_paths()[0].vertices
         assert band[:, 1].min() == pytest.approx(part["grad_norm_p10"].min())
         assert band[:, 1].max() == pytest.approx(part["grad_norm_p90"].max())
+
+
+def test_one_label_is_for_all_rows_of_norms():
+    history = inputs("three_cells")["history"]
+    private = history[history["privacy"] != "none"]
+    rows = pd.concat([private.assign(mechanism=f"mechanism_{k}") for k in range(11)])
+    rows.attrs.clear()  # colours of other mechanisms
+    figure = figures.draw("gradient_norms", history=rows)
+    assert len(figure.axes) == 11
+    assert overlaps(figure) == []
+    assert said(figure).count("gradient norm") == 1
 
 
 def test_the_share_of_clipped_gradients_is_of_private_training_alone():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from studies import drawn, inputs, lines, overlaps, said
 
 from dpmedbench import figures
-from dpmedbench.figures import pareto
+from dpmedbench.figures import pareto, utility
 
 
 def many(mechanisms=8, levels=8, models=3):
@@ -57,7 +57,7 @@ def test_utility_is_drawn_over_epsilon_with_its_intervals():
                 assert line.get_xdata()[0] == pytest.approx(row.epsilon, rel=0.2)
                 assert any(span == pytest.approx((row.low, row.high)) for span in spans)
         assert axes.get_xscale() == "log"
-    assert "95 % intervals: bootstrap over patients and runs" in said(figure)
+    assert "95 % intervals over patients and runs" in said(figure)
 
 
 def test_points_of_one_epsilon_are_set_apart_and_keep_their_order():
@@ -66,6 +66,39 @@ def test_points_of_one_epsilon_are_set_apart_and_keep_their_order():
     assert len(set(at.values())) == len(at) == 64
     levels = [[x for label, x in at.items() if label.endswith(f"sigma{s}")] for s in (1, 0.5)]
     assert max(levels[0]) < min(levels[1])
+
+
+@pytest.mark.parametrize("levels", [1, 3, 8])
+def test_points_of_many_mechanisms_stay_near_their_epsilon_and_on_the_axis(levels):
+    given = many(mechanisms=12, levels=levels, models=1)
+    axes = figures.draw("utility_epsilon", **given).axes[0]
+    low, high = axes.get_xlim()
+    near = (high / low) ** 0.041  # 4 % of the axis
+    at = {label: line.get_xdata()[0] for label, line in lines(axes).items() if "sigma" in label}
+    rows = given["summary"].query("metric == 'dice' and engine == 'opacus'")
+    assert len(rows) == len(at) == 12 * levels
+    for row in rows.itertuples():
+        x = at[f"{row.mechanism}/{row.privacy}"]
+        assert low < x < high
+        assert row.epsilon / near < x < row.epsilon * near
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (4.02, 58.5, ["5", "10", "20", "50"]),  # one decade inside
+        (4.02, 411, ["10", "30", "100", "300"]),  # two
+        (0.4, 411, ["1", "10", "100"]),
+        (4.02, 5.7, ["5"]),
+        (8, 8, ["8"]),
+    ],
+)
+def test_an_axis_of_epsilon_has_several_ticks(low, high, ticks):
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    utility.epsilon_axis(axes, [low, high, math.inf], "")
+    assert [label.get_text() for label in axes.get_xticklabels()] == [*ticks, "∞"]
 
 
 def test_single_runs_have_points_without_intervals_and_say_so():

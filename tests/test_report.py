@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import pandas as pd
 import pytest
-from report_tables import CLAIMS, SUMMARY, TABLES
+from report_tables import CLAIMS, COMPARISONS, PRIVACY, SUMMARY, TABLES, manifest
 
 from dpmedbench import figures, report, unfinished
-from dpmedbench.report import findings, pages
+from dpmedbench.report import findings, html, pages, software
 
 
 @pytest.fixture(params=report.PAGES)
@@ -38,14 +39,17 @@ def test_claims_stand_under_their_study_with_a_verdict(tmp_path):
 
 
 def test_results_show_intervals_and_what_local_noise_spends():
-    found, _ = pages.BUILDERS["results"](SUMMARY)
+    found, _ = pages.BUILDERS["results"](SUMMARY, PRIVACY)
     table = found["duke, U-Net"].set_index(["mechanism", "noise"])
     dice = "Dice without background"
     assert next(iter(table.index)) == ("Constant", "–")
     assert table.loc[("Non-private", "–"), dice] == "0.812 [0.792, 0.832]"
     assert table.loc[("Opacus flat", "σ = 1"), dice] == "0.300"
     assert table.loc[("Opacus flat", "σ = 1"), "epsilon"] == "8.25"
-    assert table.loc[("Local laplace", "β = 0.5"), "epsilon"] == "2.00 a pixel"
+    spent = table["epsilon"]
+    assert spent["Local laplace", "β = 0.5"] == "100,352 an image (2 a pixel)"
+    assert (spent["Constant", "–"], spent["Non-private", "–"]) == ("–", "∞")
+    assert html._numeric(spent)  # so that a click sorts 100,352 behind 8.25
 
 
 def test_accuracy_has_the_published_shape_and_the_published_numbers():
@@ -66,11 +70,11 @@ def test_accuracy_has_the_published_shape_and_the_published_numbers():
 
 
 def test_the_rule_of_the_verdicts_is_said_whole():
-    """Holm's correction is for all scores together, and the interval counts beside p."""
+    """What Holm's correction is for, and that the interval counts beside p."""
     page = report.PAGES["comparisons"].caption
     figure = " ".join(figures.catalog()["paired_differences"].caption.split())
-    assert "for all comparisons of this run, scores and times apart" in page
-    assert "for all comparisons of scores in the study" in figure
+    assert "for all of one dataset, network and noise, scores and times apart" in page
+    assert "for all comparisons of one network and noise" in figure
     assert "p is below 0.05 and the interval leaves 0 out" in page
     assert "and the interval leaves 0 out; hollow" in figure
 
@@ -84,7 +88,7 @@ def test_a_run_without_classification_says_so(tmp_path):
 
 
 def test_the_front_page_names_the_best_of_each_noise_and_counts_claims():
-    found = findings.find(SUMMARY, CLAIMS)
+    found = findings.find(TABLES, [])
     assert [(row["mechanism"], row["noise"]) for row in found["best"]] == [
         ("Constant", "–"),
         ("Non-private", "–"),
@@ -92,6 +96,8 @@ def test_the_front_page_names_the_best_of_each_noise_and_counts_claims():
         ("Bookkeeping", "σ = 0.5"),
         ("Opacus flat", "σ = 1"),
     ]
+    spent = [row["epsilon"] for row in found["best"]]
+    assert spent == ["–", "∞", "100,352 an image (2 a pixel)", "8.25", "8.25"]
     assert found["cost"] == [
         "duke, U-Net: 1.30 (Bookkeeping) to 1.80 (Opacus flat) times the step time of ordinary "
         "training."
@@ -103,8 +109,72 @@ def test_the_front_page_names_the_best_of_each_noise_and_counts_claims():
         "not run": 2,
     }
     controls = CLAIMS.assign(source="control of Section IX, not in the study")
-    assert findings.find(SUMMARY, pd.concat([CLAIMS, controls]))["claims"] == found["claims"]
+    both = findings.find(TABLES | {"claims": pd.concat([CLAIMS, controls])}, [])
+    assert both["claims"] == found["claims"]
     json.dumps(found)
+
+
+def compared(verdicts, more=()):
+    """The comparisons of the best mechanism at σ = 0.5 with others, by their verdict."""
+    row = COMPARISONS.iloc[0].to_dict()
+    names = ("opacus_flat", *more)
+    pairs = [("bookkeeping", name) for name in names] + [("non_private", "bookkeeping")]
+    return pd.DataFrame(
+        [
+            row | {"first": first, "second": second, "verdict": verdict}
+            for (first, second), verdict in zip(pairs, verdicts, strict=True)
+        ]
+    )
+
+
+UNCLEAR = "cannot be separated"
+OTHERS = tuple(f"other_{number}" for number in range(8))
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "others"),
+    [
+        (COMPARISONS, "none"),  # the second row is of times
+        (COMPARISONS[:0], "–"),
+        (compared([UNCLEAR, "lower"]), "Opacus flat"),
+        (compared([UNCLEAR, UNCLEAR]), "Opacus flat, Non-private"),
+        (compared(["single runs", "single runs"]), "single runs"),
+        (compared(["lower", "single runs"]), "Non-private"),
+        (compared([UNCLEAR] * 9 + ["lower"], OTHERS), "9 others"),
+    ],
+)
+def test_the_front_page_names_what_is_not_separated_from_the_best(comparisons, others):
+    best = findings.find(TABLES | {"comparisons": comparisons}, [])["best"]
+    named = {row["noise"]: row["others"] for row in best if row["dataset"] == "duke"}
+    assert named == {"–": "–", "β = 0.5": "–", "σ = 0.5": others, "σ = 1": "–"}
+
+
+def test_the_cost_of_a_mechanism_is_the_mean_over_its_noise():
+    ratio = SUMMARY[SUMMARY["metric"] == "step_seconds_ratio"].iloc[[0] * 4]
+    ratio = ratio.assign(privacy=[f"sigma{n}" for n in range(4)], value=[1.75, 1.06, 2.5, 1.7])
+    found = findings.find(TABLES | {"summary": ratio}, [])
+    assert found["cost"] == ["duke, U-Net: 1.75 times the step time of ordinary training."]
+
+
+def test_what_the_cells_were_trained_with_is_one_line():
+    cells = [manifest(), manifest("none", opacus="1.5.0")]
+    assert software.of_cells(cells) == {
+        "words": "Python 3.11.7, torch 2.13.0+cpu, Opacus 1.6.0, commit aaaaaaa, "
+        "on AMD EPYC, 2 threads",
+        "mixed": [],
+    }
+
+
+def test_a_mixture_of_software_is_named_with_its_cells():
+    cells = [manifest(), manifest("fastdp", 40 * "b" + "-dirty", fastDP="2.1"), manifest("none")]
+    cells += [manifest("none", commit=None, torch="2.12.0") | {"device": "H100"}]
+    found = software.of_cells(cells)
+    assert found["mixed"] == ["torch", "commit", "device"]
+    assert found["words"] == (
+        "Python 3.11.7, torch 2.13.0+cpu (3 cells) and 2.12.0 (1 cell), Opacus 1.6.0, fastDP 2.1, "
+        "commit aaaaaaa (2 cells) and bbbbbbb-dirty (1 cell) and unknown (1 cell), "
+        "on AMD EPYC, 2 threads (3 cells) and H100 (1 cell)"
+    )
 
 
 def test_the_running_study_comes_first_among_the_published():
@@ -149,7 +219,16 @@ def test_why_a_cell_is_missing(tmp_path, step, log, why):
     ("change", "why"),
     [
         ({}, None),
-        ({"settings": {"training": {"epochs": 4, "betas": [1, 2]}}}, "trained with other settings"),
+        (
+            {"settings": {"training": {"epochs": 4, "betas": [1, 2]}}},
+            "trained with other settings than the configuration has now: found training.epochs 4, "
+            "expected 3",
+        ),
+        (
+            {"settings": {"training": {"epochs": 3, "betas": [1, 2], "cosine": None}}},
+            "trained with other settings than the configuration has now: found training.cosine "
+            "null, expected nothing",
+        ),
         ({"code": "other"}, "trained by other code"),
     ],
 )
@@ -182,6 +261,33 @@ def test_what_is_newer_than_what_was_made_of_it_makes_a_cell_missing(tmp_path):
     assert _why(tmp_path, {}) == "trained; tested with earlier weights"
     (tmp_path / "manifest.json").write_text("{}")
     assert _why(tmp_path, {}).startswith("trained with other settings")
+
+
+def test_of_the_jobs_that_failed_the_first_are_named_with_their_sentences(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = {
+        "preprocess/mine.log": "error in preprocess: m.csv: found no row, expected one\n",
+        "train/mine/sigma0.5/seed0.log": "1/9, 2 s left\nTraceback (x):\n  y\nValueError: z\n",
+        "predict/a.log": "error in segment: a.h5: no room\n",
+        "predict/b.log": "done\n",
+    }
+    for name, text in said.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text)
+    mine, cell, *group = map(Path, said)
+    assert unfinished.failures([[cell], [mine], group]) == [
+        "predict/a.log: failed: a.h5: no room",
+        "preprocess/mine.log: failed: m.csv: found no row, expected one",
+        "train/mine/sigma0.5/seed0.log: failed: ValueError: z",
+    ]
+    killed = [Path("predict/b.log"), Path("predict/c.log")]
+    assert unfinished.failures([killed]) == [
+        "predict/b.log: started, not finished",
+        "predict/c.log: not started",
+    ]
+    lines = unfinished.failures([[mine]] * 12)
+    assert len(lines) == 11
+    assert lines[-1] == "and 2 more"
 
 
 def _train(folder, settings=None, code=CODE):

@@ -119,9 +119,24 @@ CLAIMS = pd.DataFrame(
 SUPPORT = pd.DataFrame(
     [{"engine": "opacus", "mode": "hooks", "abadi, flat": True, "automatic, flat": False}]
 )
+PRIVACY = SUMMARY[["dataset", "model", "mechanism", "privacy"]].drop_duplicates()
+PRIVACY = PRIVACY.assign(
+    epsilon_per_image=PRIVACY["privacy"].map({"beta0.5": 2.0 * 224 * 224}).fillna(math.inf)
+)
 TABLES = {
     "summary": SUMMARY,
+    "privacy": PRIVACY,
     "comparisons": COMPARISONS,
     "claims": CLAIMS,
     "support": SUPPORT,
 }
+
+
+def manifest(engine: str = "opacus", commit: str | None = 40 * "a", **versions: str) -> dict:
+    """What the front page reads of the manifest of a cell."""
+    return {
+        "settings": {"identity": {"engine": engine}},
+        "versions": {"python": "3.11.7", "torch": "2.13.0+cpu", "opacus": "1.6.0"} | versions,
+        "commit": commit,
+        "device": "AMD EPYC, 2 threads",
+    }

@@ -36,8 +36,11 @@ rule page:
 
 rule findings:
     input:
-        summary=f"{RESULTS}/tables/summary.parquet",
-        claims=f"{RESULTS}/tables/claims.parquet",
+        **{
+            table: f"{RESULTS}/tables/{table}.parquet"
+            for table in ("summary", "comparisons", "claims", "privacy")
+        },
+        manifests=cell_files("manifest.json"),
     output:
         FINDINGS_FILE,
     log:
@@ -102,7 +105,7 @@ rule report:
         stylesheet=TEMPLATES / "report.css",
     shell:
         # Snakemake's own report, made by a second Snakemake while this one holds the lock
-        f"{SNAKEMAKE} "
-        "--snakefile {params.snakefile:q} {params.options} --workflow-profile none"
+        f"{REPORTED}={STUDY.study} {SNAKEMAKE} --profile none --workflow-profile none "
+        "--snakefile {params.snakefile:q} {params.options}"
         " --nolock --report {output:q} --report-stylesheet {params.stylesheet:q}"
         " {params.target} >{log:q} 2>&1"

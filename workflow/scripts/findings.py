@@ -5,7 +5,7 @@ from dpmedbench.job import running
 from dpmedbench.report import findings
 
 with running(snakemake):
-    files.write_json(
-        snakemake.output[0],
-        findings.find(tables.read(snakemake.input.summary), tables.read(snakemake.input.claims)),
-    )
+    paths = dict(snakemake.input.items())
+    manifests = [files.read_json(path) for path in paths.pop("manifests")]
+    collected = {name: tables.read(path) for name, path in paths.items()}
+    files.write_json(snakemake.output[0], findings.find(collected, manifests))

@@ -16,7 +16,7 @@ from pathlib import Path
 from dpmedbench import imports
 
 ROOT = Path(__file__).parent
-PACKAGES = ("torch", "opacus", "monai", "numpy", "dp-accounting", "h5py", "pyarrow")
+PACKAGES = ("torch", "opacus", "monai", "numpy", "dp-accounting", "h5py", "pyarrow", "fastDP")
 # What the configuration decides reaches a step as its params, which Snakemake compares itself.
 NOT_CODE = frozenset(
     {"dpmedbench.config", "dpmedbench.cells", "dpmedbench.captions", "dpmedbench.config_files"}

@@ -5,8 +5,10 @@ the training set as drawn, the best epoch on the test set, and, which is not pub
 after the last epoch. The best epoch on the test set is chosen by it, as in the published study: it
 is no estimate of what to expect; the last row is. First column: the constant predictor, the
 commonest class of the training set for every image; what is not above it has learned nothing.
-Below a number its 95 % interval, where there is one; in italics what the study published, after
-50 epochs: under "LDP" for noise on the images, under "DP-SGD" for noise on the gradients.
+Below a number its 95 % interval over runs, not over patients, where there are several runs: how far
+other trainings may lie, tested on these images; the accuracy among the results of every setting,
+in which a patient counts once, has one over patients and runs. In italics what the study published,
+after 50 epochs: under "LDP" for noise on the images, under "DP-SGD" for noise on the gradients.
 Mechanisms: {mechanisms}; noise: {noise}.
 """
 
@@ -64,12 +66,12 @@ def draw(summary: pd.DataFrame, real: Mapping[str, str]) -> Figure:
         axes.set(xlim=(0, style.DOUBLE), ylim=(height, 0))
         axes.axis("off")
         _block(axes, found, sets, block, width)
-    tested = utility.trained(found[found["metric"] == "test_accuracy_last"])
+    several = found["low"].notna().any()
     style.headline(
         figure,
         found,
         "accuracy in %",
-        utility.interval_note(tested),
+        "95 % intervals over runs, not patients" if several else "single runs, no intervals",
         "in italics: as published" if found["printed"].notna().any() else "",
     )
     return figure

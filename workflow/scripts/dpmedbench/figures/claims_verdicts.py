@@ -11,6 +11,7 @@ statistic in full.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ SCOPE = "study"
 
 HEADS = ("Claim", "Finding", "Verdict")
 WIDTHS = (2.75, 3.1, 1.25)  # inches
-LONGEST = 130  # letters of a cell
+LONGEST = 130  # letters of a cell, without what stands in brackets at its end
 COLOURS = {
     SUPPORTED: "#029e73",
     CONTRADICTED: "#c1500a",
@@ -70,4 +71,5 @@ def _verdict(verdict: str) -> tuple[str, str]:
 
 
 def _short(text: str) -> str:
-    return textwrap.shorten(text, LONGEST, placeholder=" …")
+    words, bracket = re.fullmatch(r"(.*?)(\s*\([^()]*\)\.?)?", text, re.DOTALL).groups("")
+    return textwrap.shorten(words, LONGEST, placeholder=" …") + bracket

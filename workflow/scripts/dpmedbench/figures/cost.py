@@ -117,7 +117,7 @@ def draw(
 
 
 def numbers(summary: pd.DataFrame) -> str:
-    """Time and memory relative to non-private training."""
+    """Time and memory relative to non-private training, lowest to highest noise level."""
     said = []
     for quantity in QUANTITIES[:2]:
         part = summary[summary["metric"] == quantity.ratio].dropna(subset="value")
@@ -125,7 +125,9 @@ def numbers(summary: pd.DataFrame) -> str:
         part = part[part["privacy"] != "none"]
         if len(part):
             name = quantity.name.capitalize()
-            said.append(f"{name} relative to non-private: {live.spans(part, 'value', '.2g', '×')}.")
+            said.append(
+                f"{name} relative to non-private: {live.ranges(part, 'value', '.2g', '×')}."
+            )
     return " ".join(said)
 
 

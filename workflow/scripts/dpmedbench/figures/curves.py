@@ -80,8 +80,11 @@ def curves(
             axes.set_xlabel("epoch")
     if finite.empty:
         axes_list[0].set_yticks([])
-    for axes in axes_list[::across]:
-        axes.set_ylabel(label)
+    if apart:  # too low for a label each
+        figure.supylabel(label, fontsize=mpl.rcParams["axes.labelsize"])
+    else:
+        for axes in axes_list[::across]:
+            axes.set_ylabel(label)
     for axes in axes_list:
         if log is not False:
             style.log_if_decades(axes, finite[column], always=log is True, decades=log)

@@ -1,18 +1,19 @@
 """Gradient norms against the threshold
 
 Norms of the per-sample gradients in each epoch of training on {dataset}, before clipping: median
-(line) and 10th to 90th percentile (band), means over folds and seeds; a row a mechanism
-({mechanisms}), the darker the less noise ({noise}). Red: R, the longest that a clipped gradient can
-be; where each tensor is clipped by itself, R of all tensors together, which a gradient can stay
-below and still be clipped in some; where R follows the norms, its value at the end of the epoch.
-Norms far above R are all cut to one length, norms below it drown in noise that is made for R. This
-is computed from the training data and is not covered by epsilon.
+(line) and 10th to 90th percentile (band), means over folds and seeds; a row a mechanism that clips
+gradients, the darker the less noise ({noise}). Red: R, the longest that a clipped gradient can be;
+where each tensor is clipped by itself, R of all tensors together, which a gradient can stay below
+and still be clipped in some; where R follows the norms, its value at the end of the epoch. Norms
+far above R are all cut to one length, norms below it drown in noise that is made for R. This is
+computed from the training data and is not covered by epsilon.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -68,8 +69,7 @@ def draw(history: pd.DataFrame) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
-    for axes in grid[:, 0]:
-        axes.set_ylabel("gradient norm")
+    figure.supylabel("gradient norm", fontsize=mpl.rcParams["axes.labelsize"])
     style.log_if_decades(grid[0, 0], found[[*QUANTILES, LIMIT]])
     style.legend(figure, sections, below=False)
     style.headline(figure, found, "line: median, band: 10th to 90th percentile")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,9 +34,26 @@ def spans(frame: pd.DataFrame, column: str, form: str = ".3g", unit: str = "") -
     Of a setting with several rows, their mean; of noise levels, the least and the most. Where there
     are too many mechanisms for a sentence, the private settings with the lowest and highest value.
     """
-    means = frame.groupby(style.SETTING, sort=False)[column].mean().dropna()
+    return _by_model(frame, style.SETTING, column, form, unit, _each)
+
+
+def ranges(
+    frame: pd.DataFrame, column: str, form: str = ".3g", unit: str = "", *, over: Sequence[str] = ()
+) -> str:
+    """ "non-private 4.1 s to 4.3 s, Opacus flat 8.1 s to 9.7 s", model by model, like `spans`.
+
+    The lowest and highest of all noise levels and of what `over` names, such as epochs; means over
+    runs.
+    """
+    return _by_model(frame, [*style.SETTING, *over], column, form, unit, _range)
+
+
+def _by_model(
+    frame: pd.DataFrame, key: list[str], column: str, form: str, unit: str, each: Callable
+) -> str:
+    means = frame.groupby(key, sort=False)[column].mean().dropna()
     models = list(frame["model"].unique())
-    tell = _each if len(means.groupby(["model", "mechanism"])) <= MOST else _ends
+    tell = each if len(means.groupby(["model", "mechanism"])) <= MOST else _ends
     said = []
     for model in models:
         words = ", ".join(tell(frame, means[model], lambda value: _text(value, form, unit)))
@@ -44,8 +61,18 @@ def spans(frame: pd.DataFrame, column: str, form: str = ".3g", unit: str = "") -
     return "; ".join(said)
 
 
+def _range(frame: pd.DataFrame, means: pd.Series, text: Callable[[float], str]) -> Iterator[str]:
+    """A clause for each mechanism of a model: its lowest and its highest value."""
+    of_mechanism = dict(list(means.groupby("mechanism")))
+    for mechanism in style.colours(frame):
+        if mechanism in of_mechanism:
+            values = of_mechanism[mechanism]
+            ends = dict.fromkeys((text(values.min()), text(values.max())))
+            yield f"{wording.name(mechanism)} {' to '.join(ends)}"
+
+
 def _each(frame: pd.DataFrame, means: pd.Series, text: Callable[[float], str]) -> Iterator[str]:
-    """A clause for each mechanism of a model."""
+    """A clause for each mechanism of a model: least noise and most."""
     for mechanism in style.colours(frame):
         if mechanism not in means.index.get_level_values("mechanism"):
             continue
@@ -63,8 +90,7 @@ def _each(frame: pd.DataFrame, means: pd.Series, text: Callable[[float], str]) -
 def _ends(frame: pd.DataFrame, means: pd.Series, text: Callable[[float], str]) -> Iterator[str]:
     """A clause for each mechanism of a model that is not private, and one for all that are."""
     private = means.index.get_level_values("privacy") != "none"
-    for (mechanism, _), value in means[~private].items():
-        yield f"{wording.name(mechanism)} {text(value)}"
+    yield from _range(frame, means[~private], text)
     values = means[private]
     if values.empty:
         return
@@ -72,7 +98,8 @@ def _ends(frame: pd.DataFrame, means: pd.Series, text: Callable[[float], str]) -
         f"{text(values[at])} ({wording.name(at[0])}, {wording.noise_name(at[1])})"
         for at in (values.idxmin(), values.idxmax())
     ]
-    yield f"{len(values)} private settings {' to '.join(ends)}"
+    settings = len(values.groupby(["mechanism", "privacy"]))
+    yield f"{settings} private settings {' to '.join(ends)}"
 
 
 def _text(value: float, form: str, unit: str) -> str:

@@ -1,7 +1,7 @@
 """Images before and after local perturbation
 
-Two images of {dataset} ({image_size} pixels) as they are and with the noise of the local mechanisms
-({noise}), the very images that are trained on. Noise for each pixel has epsilon 1/beta for one
+Two images of {dataset} ({image_size} pixels) as they are and with the noise of the local
+mechanisms, the very images that are trained on. Noise for each pixel has epsilon 1/beta for one
 pixel of one channel, and the sum over all of them for an image whose pixels are replaced at will;
 labels are not protected. One number for a whole image protects nothing. Every picture is stretched
 from its darkest to its brightest twentieth, as anybody who holds it may do.

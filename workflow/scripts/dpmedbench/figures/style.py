@@ -287,7 +287,7 @@ def log_if_decades(
 def whiskers(row: pd.Series) -> list[list[float]] | None:
     """The interval of a row of the summary as matplotlib takes it, None where there is none."""
     below, above = row["value"] - row["low"], row["high"] - row["value"]
-    # a bootstrap interval need not hold the value
+    # an end that is cut to what can be may lie below the value by a rounding
     return [[max(below, 0)], [max(above, 0)]] if np.isfinite(below + above) else None
 
 

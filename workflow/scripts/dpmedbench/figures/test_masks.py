@@ -60,7 +60,7 @@ class Scans(NamedTuple):
 
 def draw(masks: list[tuple[Identity, Path]], scores: pd.DataFrame) -> Figure:
     """Scan, truth and predictions of two scans, with the legend of the classes."""
-    cells = _one_run(masks)
+    cells = _one_run(masks, list(style.colours(scores)))
     if not cells:
         return style.empty(scores, "no predicted masks")
     block, row_names = _strip(cells) if len(cells) <= STRIP else _matrix(cells)
@@ -147,8 +147,11 @@ def draw(masks: list[tuple[Identity, Path]], scores: pd.DataFrame) -> Figure:
     return figure
 
 
-def _one_run(masks: list[tuple[Identity, Path]]) -> list[tuple[Identity, Path]]:
-    """The cells of the fold and seed that most cells have; of equals, the lowest."""
+def _one_run(
+    masks: list[tuple[Identity, Path]], mechanisms: list[str]
+) -> list[tuple[Identity, Path]]:
+    """The cells of the fold and seed that most cells have (of equals, the lowest), by model,
+    mechanism in the order of `mechanisms`, those that are not private first, and noise."""
     counts = Counter((identity["fold"], identity["seed"]) for identity, _ in masks)
     if not counts:
         return []
@@ -161,7 +164,8 @@ def _one_run(masks: list[tuple[Identity, Path]]) -> list[tuple[Identity, Path]]:
         identity = cell[0]
         private = identity["privacy"] != "none"
         level = levels.index(identity["privacy"])
-        return models.index(identity["model"]), private, identity["mechanism"], level
+        mechanism = mechanisms.index(identity["mechanism"])
+        return models.index(identity["model"]), private, mechanism, level
 
     return sorted(cells, key=place)
 

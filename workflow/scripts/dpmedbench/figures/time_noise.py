@@ -50,7 +50,7 @@ def draw(cost: pd.DataFrame) -> Figure:
         times.set_title(wording.name(model), loc="left")
     for times in grid[:, 0]:
         if not style.log_if_decades(times, private[TIME]):
-            times.set_ylim(bottom=0)
+            times.set_ylim(0, 1.05 * times.get_ylim()[1])
     if len(levels := set(private[NOISE])) == 1:
         grid[-1, 0].set_xticks(list(levels))
     grid[-1, 0].set_xlabel("noise multiplier σ")

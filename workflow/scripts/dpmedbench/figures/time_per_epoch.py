@@ -41,5 +41,6 @@ def draw(history: pd.DataFrame) -> Figure:
 
 
 def numbers(history: pd.DataFrame) -> str:
-    """What every setting has in the last epoch."""
-    return live.last_epoch(history, "seconds", ".3g", " s")
+    """The shortest and longest epoch of each mechanism."""
+    said = live.ranges(history, "seconds", ".3g", " s", over=["epoch"])
+    return said and f"Shortest to longest epoch: {said}."

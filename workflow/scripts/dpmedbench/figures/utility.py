@@ -19,6 +19,8 @@ SCORES = {
     "dice": ("Dice", "test Dice, mean of classes\nwithout background (0 to 1)"),
     "balanced_accuracy": ("balanced accuracy", "balanced accuracy on the\ntest set (0 to 1)"),
 }
+TICKS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8))  # in a decade, of an epsilon
+FEWEST = 3  # ticks: else those with more in a decade
 GUTTER = 0.1  # of the width of a panel: between the last epsilon and ∞
 
 
@@ -65,10 +67,13 @@ def epsilon_axis(axes: Axes, epsilons: Iterable[float], delta: str) -> float:
     infinite = high * 10 ** (GUTTER * reach + 0.05)
     end = infinite if len(finite) < len(values) else high
     style.log_if_decades(axes, [low, high], axis="x", always=True)
-    if reach > style.DECADES:
-        axes.xaxis.set_major_locator(LogLocator())
     axes.set_xlim(low / 10 ** (0.08 * reach), end * 10 ** (0.08 * reach))
-    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high] if high > low else []
+    ticks = []
+    for subs in TICKS if high > low else ():
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        if len(ticks) >= FEWEST:
+            break
     ticks = ticks or list(finite[:1])
     names = [wording.number(tick) for tick in ticks]
     if end == infinite:
@@ -90,7 +95,7 @@ def interval_note(scores: pd.DataFrame) -> str:
     single = int(scores["low"].isna().sum())
     if not levels:
         return "single runs, no intervals"
-    note = f"95 % intervals: bootstrap over {', '.join(levels)}"
+    note = f"95 % intervals over {', '.join(levels)}"
     few = f"{note}; {single} of {len(scores)} settings: a single run, no interval"
     return few if single else note
 

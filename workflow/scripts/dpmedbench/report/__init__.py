@@ -50,11 +50,12 @@ PAGES = {
             "results",
             "Results of every setting",
             "Scores on the test set, epsilon and cost of every dataset, model, mechanism and "
-            "noise: mean [95 % interval]. Intervals resample patients, not images, and runs where "
-            "there are several; a single run has none. HD95 is over the classes that the "
-            "prediction has: one that misses a class may have the better HD95, so read it with "
-            "Dice.",
-            ("summary",),
+            "noise: mean [95 % interval]. Intervals are over patients, not images, and runs where "
+            "there are several; a single run has none. Epsilon is for one image; of noise on "
+            "images it is that of all pixels, in brackets of one pixel of one channel. HD95 is "
+            "over the classes that the prediction has: one that misses a class may have the better "
+            "HD95, so read it with Dice.",
+            ("summary", "privacy"),
         ),
         Page(
             "accuracy",
@@ -62,8 +63,8 @@ PAGES = {
             "Percent of images of each part of the data: as published, at the best epoch of each "
             "part (chosen after the fact, of the test set too, which flatters), then at the last "
             "epoch; and the published numbers themselves. Constant is the commonest class of the "
-            "training set for every image: what is not above it has learned nothing. Intervals "
-            "are of 95 %; a single run has none.",
+            "training set for every image: what is not above it has learned nothing. 95 % "
+            "intervals are over runs, not over patients; a single run has none.",
             ("summary",),
         ),
         Page(
@@ -72,16 +73,17 @@ PAGES = {
             "Seconds a step after warm-up, seconds an epoch, images a second and peak memory, and "
             "their ratio to training without privacy of the same dataset and model. Measured "
             "while other jobs may have run on the machine.",
-            ("summary",),
+            ("summary", "privacy"),
         ),
         Page(
             "comparisons",
             "Mechanisms compared in pairs",
             "Second minus first, on the same patients (times: in the same runs), with its 95 % "
-            "interval; p of a paired permutation test after Holm's correction for all comparisons "
-            "of this run, scores and times apart. The second is higher or lower where p is below "
-            "0.05 and the interval leaves 0 out; else the two cannot be separated, which does not "
-            "mean that they are equal. Single runs have neither interval nor p.",
+            "interval; p of a paired permutation test after Holm's correction for all of one "
+            "dataset, network and noise, scores and times apart. The second is higher or lower "
+            "where p is below 0.05 and the interval leaves 0 out; else the two cannot be "
+            "separated, which does not mean that they are equal. Single runs have neither "
+            "interval nor p.",
             ("comparisons",),
         ),
         Page(

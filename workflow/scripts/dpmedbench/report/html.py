@@ -12,7 +12,7 @@ from dpmedbench.verdicts import SIGNS
 if TYPE_CHECKING:
     import pandas as pd
 
-NUMBER = r"–|∞|-?[\d.,]+( \[.*\])?( a pixel)?"
+NUMBER = r"–|∞|-?[\d.,]+( \[.*\])?( an image \(.*\))?"
 SHORT = 24  # characters up to which a text is not broken into lines
 
 TEMPLATE = """<!doctype html>

@@ -10,7 +10,7 @@ from dpmedbench import published, summary
 from dpmedbench.figures import STUDIES, wording
 from dpmedbench.files import replacing
 from dpmedbench.report import PAGES, html, latex
-from dpmedbench.report.numbers import epsilon
+from dpmedbench.report.numbers import with_epsilon
 from dpmedbench.results import CONSTANT
 
 Groups = dict[str, pd.DataFrame]
@@ -73,9 +73,9 @@ def claims(table: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
     return found, table
 
 
-def results(table: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
+def results(table: pd.DataFrame, privacy: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
     """Utility and epsilon of every setting."""
-    return _settings(table, UTILITY)
+    return _settings(table, privacy, UTILITY)
 
 
 def accuracy(table: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
@@ -98,9 +98,9 @@ def _across(numbers: pd.DataFrame, parts: Mapping[str, str]) -> pd.DataFrame:
     return table.reset_index()
 
 
-def cost(table: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
+def cost(table: pd.DataFrame, privacy: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
     """Time and memory of every setting."""
-    return _settings(table, COST)
+    return _settings(table, privacy, COST)
 
 
 def comparisons(table: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
@@ -129,7 +129,9 @@ def engines(rows: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
     return {"": rows.replace({True: "yes", False: "no"})}, rows
 
 
-def _settings(table: pd.DataFrame, metrics: Mapping[str, str]) -> tuple[Groups, pd.DataFrame]:
+def _settings(
+    table: pd.DataFrame, privacy: pd.DataFrame, metrics: Mapping[str, str]
+) -> tuple[Groups, pd.DataFrame]:
     """Settings x metrics, a table a dataset and model."""
     numbers = _constant_first(table[table["metric"].isin(metrics)])
     scale = numbers["metric"].map(UNITS).fillna(1)
@@ -138,14 +140,14 @@ def _settings(table: pd.DataFrame, metrics: Mapping[str, str]) -> tuple[Groups, 
     key = ["mechanism", "privacy"]
     found = {}
     for (dataset, model), rows in numbers.groupby(["dataset", "model"], sort=False):
-        settings = rows.drop_duplicates(key).set_index(key)
+        settings = with_epsilon(rows.drop_duplicates(key), privacy).set_index(key)
         texts = rows.pivot_table("text", key, "metric", aggfunc="first").reindex(settings.index)
         shown = {name: title for name, title in metrics.items() if name in texts}
         found[f"{dataset}, {wording.name(model)}"] = pd.DataFrame(
             {
                 "mechanism": [wording.name(mechanism) for mechanism, _ in settings.index],
                 "noise": [_noise(privacy) for _, privacy in settings.index],
-                "epsilon": [*map(epsilon, settings.to_dict("records"))],
+                "epsilon": settings["epsilon_text"].array,
                 **{title: texts[name].fillna("–").array for name, title in shown.items()},
                 "runs": settings["runs"].map("{:.0f}".format).array,
             }
