@@ -20,6 +20,7 @@ container: "dpmedbench.sif"  # made from Containerfile; used with --sdm apptaine
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/figure_files.smk"
+include: "workflow/rules/table_files.smk"
 
 
 if not STUDY.unfinished:  # what makes cells; without it they are read as they are
@@ -42,6 +43,8 @@ onsuccess:
 
 
 onerror:
+    for line in unfinished.failures(failed_logs()):
+        print(line)
     if not STUDY.unfinished:
         again = {"--cores": ["all"]} | place_options() | config_options("unfinished=true")
         print(

@@ -129,10 +129,14 @@ def growth(count: int, folder: Path) -> int:
     study = TINY | {"mechanisms": mechanisms, "grids": [grid]}
     Checkout(folder, study)
     results = folder / "results" / "tiny"
-    for cell in cells.cells(load(study)):
-        (results / "cells" / cell.folder).mkdir(parents=True)
+    wanted = load(study)
+    for cell in cells.every(wanted):
+        folder_of_cell = results / "cells" / cell.folder
+        folder_of_cell.mkdir(parents=True)
         for name in OUTPUTS:
-            (results / "cells" / cell.folder / name).touch()
+            (folder_of_cell / name).touch()
+        settings = {"settings": cells.settings(wanted, cell)}
+        (folder_of_cell / "manifest.json").write_text(json.dumps(settings))
     over = False
     for what, options in SNAKEMAKE.items():
         command = [sys.executable, "-m", "snakemake", "--configfile", "study.yaml", *options]
@@ -158,7 +162,7 @@ def start(folder: Path) -> int:
     options = ["--cores", "1", "--configfile", "study.yaml"]
     measured([sys.executable, "-m", "snakemake", *data, *options], folder)
     study, over = load(TINY), False
-    for cell in cells.cells(study):
+    for cell in cells.every(study):
         script = folder / "workflow" / "scripts" / "train.py"
         given = [json.dumps(cells.settings(study, cell)), json.dumps(cells.execution(study))]
         command = ["-c", START, str(script), *data, *given]

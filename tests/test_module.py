@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 
 import pages
@@ -21,6 +22,25 @@ def test_another_workflow_uses_it_as_a_module(tmp_path):
     assert (tmp_path / "results" / "mine" / "data" / "scans.splits.csv").exists()
     private = yaml.safe_load((tmp_path / "config.yaml").read_text())["dpmedbench"]
     assert config.load(private).study == "mine"
+
+
+@pytest.mark.workflow
+def test_each_of_two_studies_has_the_front_page_of_its_own_report(tmp_path):
+    (tmp_path / "dp-medbench").symlink_to(ROOT)
+    given = pages.files(ROOT / "docs" / "module.md")
+    module = given["Snakefile"].partition("rule all")[0].partition("module")
+    other = "".join(module[1:]).replace("dpmedbench", "other").replace("dp_", "other_")
+    shown = 'print(config["front"]["study"], "is in front")\n'
+    (tmp_path / "Snakefile").write_text("".join(module) + other + shown)
+    mine = yaml.safe_load(given["config.yaml"])["dpmedbench"]
+    both = {"dpmedbench": mine, "other": mine | {"study": "others"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(both))
+    dry = ["snakemake", "--dry-run", "--printshellcmds"]
+    for rule, study in (("dp_report", "mine"), ("other_report", "others")):
+        said = pages.run([*dry, rule], tmp_path)
+        setting = re.search(r"(DPMEDBENCH_\w+=\w+) ", said)[1]
+        said = pages.run(["env", setting, *dry, rule], tmp_path)
+        assert f"{study} is in front" in said
 
 
 def test_what_catalogs_read_agrees_with_the_project():

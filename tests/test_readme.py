@@ -48,5 +48,5 @@ def test_every_file_and_target_it_names_exists():
         text=True,
         check=True,
     ).stdout
-    for target in re.findall(r"make (\w+)", README):
+    for target in re.findall(r"\bmake (\w+)", README):
         assert re.search(rf"^  {target}\b", targets, re.MULTILINE), target

@@ -43,7 +43,9 @@ def html(run):
 
 def test_the_run_that_failed_names_the_command_for_a_report_and_makes_none_itself(run):
     there, failed, _ = run
-    assert "For a report of what there is" in failed
+    failure = re.search(r"^logs/tiny/train/(.+).log: failed: .*state/tiny/.*$", failed, re.M)
+    assert failure[1] == FAILING
+    assert "For a report of what there is" in failed[failure.end() :]
     assert "study.yaml" in failed.partition("For a report of what there is")[2]
     assert not list(there.folder.glob("results/tiny/cells/**/opacus_flat/**/manifest.json"))
 

@@ -90,7 +90,11 @@ def test_a_split_that_failed_is_tried_again_and_the_file_kept(there):
         (f"cells/{CELL}/model.safetensors", "train"),
         (f"cells/{CELL}/scores.parquet", "segment"),
         ("tables/claims.parquet", "derived_table"),
+        (f"cells/{CELL}/manifest.json", "train"),
+        (f"cells/{CELL}/masks.h5", "segment"),
         ("figures/phantom_duke/time_per_epoch.svg", "figures_phantom_duke"),
+        ("figures/phantom_duke/time_per_epoch.png", "figures_phantom_duke"),
+        ("pages/results.tex", "page"),
     ],
 )
 def test_what_is_deleted_is_made_anew(there, deleted, rule):
@@ -125,6 +129,31 @@ def test_the_results_alone_make_a_report_of_an_unfinished_study(there, tmp_path)
     code, said = there.run("--dry-run", "--config", "unfinished=true")
     assert code == 1
     assert "trained before its data or splits changed" in said
+
+
+def test_cells_of_other_settings_are_not_kept_where_no_record_tells_of_them(there):
+    shutil.rmtree(there.folder / ".snakemake")  # as in results/ of another machine
+    longer = STUDY["training"] | {"checkpoint_seconds": 5}
+    there.write(STUDY | {"training": longer})
+    assert there.would_run() == {}
+    grid = STUDY["grids"][0] | {"seeds": [0, 1]}
+    there.write(STUDY | {"training": longer | {"epochs": 2}, "grids": [grid]})
+    code, said = there.run("results/tiny/tables/cost.parquet")
+    assert code == 1
+    assert re.search(rf"{CELL}: trained with other .* found training.epochs 1, expected 2; ", said)
+    assert "Traceback" not in said
+    assert ran(said) == set()
+    shutil.rmtree(there.folder / "results" / "tiny" / "cells")
+    assert there.would_run()["train"] == 2
+
+
+def test_the_profile_of_a_site_is_not_that_of_the_report(there, tmp_path):
+    """Its executor is not installed beside the Snakemake that makes the report."""
+    (tmp_path / "config.yaml").write_text("executor: nowhere\n")
+    options = ["--forcerun", "report", "--profile", "none"]
+    code, said = there.run(*options, SNAKEMAKE_PROFILE=str(tmp_path))
+    assert code == 0, said
+    assert "report" in ran(said)
 
 
 def test_results_are_kept_where_no_torch_could_make_them_again(there, tmp_path):

@@ -11,7 +11,7 @@ from snakemake.logging import logger
 SCRIPTS = Path(workflow.current_basedir).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from dpmedbench import captions, cells, figures, pretrained, provenance, support, unfinished
+from dpmedbench import captions, cells, figures, files, pretrained, provenance, support, unfinished
 from dpmedbench import report as contents
 from dpmedbench.config import check_paths, load
 from dpmedbench.errors import UserError
@@ -167,20 +167,20 @@ def cell_files(name, datasets=DATASETS):
     ]
 
 
-def table_files(table):
-    """The files of the cells that a table collects."""
-    of_all = table != "predictions"
-    return cell_files(TABLES[table], DATASETS if of_all else datasets_for("classification"))
-
-
 def on_the_way():
-    """What is made between the raw data and the report.
+    """What is made between the raw data and the report, and beside it.
 
     Snakemake looks for missing files among the inputs of its targets alone, and takes a job that
     failed for one that has run with its new settings; without these as inputs of the first rule it
     would not try it again, nor make anew what a person deleted.
     """
-    made = [*cell_files("model.safetensors"), *cell_files("scores.parquet")]
+    made = [
+        path for names in unfinished.FILES.values() for name in names for path in cell_files(name)
+    ]
+    for task, name in unfinished.PREDICTIONS.items():
+        made += cell_files(name, datasets_for(task))
+    made += [path for name in [*DATASETS, None] for path in other_figure_files(name)]
+    made += page_files("csv") + page_files("tex")
     made += [f"{RESULTS}/tables/{table}.parquet" for table in TABLES if table_files(table)]
     made += [f"{RESULTS}/tables/{table}.parquet" for table in DERIVED]
     if not STUDY.unfinished:
@@ -283,6 +283,14 @@ def command_line(given):
         for option, values in given.items()
         if values
     )
+
+
+def failed_logs():
+    """The logs of each job that failed; on a cluster a job may stand for a group of them."""
+    return [
+        [Path(log) for part in (job.jobs if job.is_group() else [job]) for log in part.log]
+        for job in workflow.scheduler.failed
+    ]
 
 
 def predict_code(wildcards):

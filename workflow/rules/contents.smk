@@ -1,17 +1,18 @@
 """What the report and the export for a paper are made of."""
 
-from dpmedbench import files
-
 TEMPLATES = SCRIPTS.parent / "report"
 FINDINGS_FILE = f"{RESULTS}/tables/findings.json"
-# for workflow/report/workflow.rst, which sees the configuration of the outermost workflow only
-workflow.modifier_stack[0].globals["config"]["front"] = captions.front_page(
-    STUDY,
-    list(CELLS.values()),
-    LEFT_OUT,
-    MISSING,
-    files.read_json(FINDINGS_FILE) if Path(FINDINGS_FILE).exists() else {},
-)
+# the study whose report is made, of several that an outer workflow may have as modules
+REPORTED = "DPMEDBENCH_REPORTED"
+if os.environ.get(REPORTED, STUDY.study) == STUDY.study:
+    # for workflow/report/workflow.rst, which sees the configuration of the outermost workflow only
+    workflow.modifier_stack[0].globals["config"]["front"] = captions.front_page(
+        STUDY,
+        list(CELLS.values()),
+        LEFT_OUT,
+        MISSING,
+        files.read_json(FINDINGS_FILE) if Path(FINDINGS_FILE).exists() else {},
+    )
 
 
 def page_files(suffix):

@@ -27,6 +27,12 @@ def figure_files(dataset, suffix="svg"):
     return [f"{folder}/{figure.name}.{suffix}" for figure in figures_of(dataset)]
 
 
+def other_figure_files(dataset):
+    """What is drawn or written beside each of the `figure_files`."""
+    suffixes = ("png", "pdf", "txt", "rst")
+    return [path for suffix in suffixes for path in figure_files(dataset, suffix)]
+
+
 def figure_input(dataset):
     """The tables, stores, masks and descriptions of networks that figures need."""
     datasets = [dataset] if dataset else DATASETS

@@ -8,11 +8,7 @@ for DRAWN in [*DATASETS, None]:
             **figure_input(DRAWN),
         output:
             figures=reported(DRAWN),
-            others=[
-                path
-                for suffix in ("png", "pdf", "txt", "rst")
-                for path in figure_files(DRAWN, suffix)
-            ],
+            others=other_figure_files(DRAWN),
         log:
             f"logs/{STUDY.study}/figures/{DRAWN}.log"
             if DRAWN

@@ -1,6 +1,6 @@
 rule table:
     input:
-        lambda wildcards: table_files(wildcards.table),
+        lambda wildcards: checked_files(wildcards.table),
     output:
         f"{RESULTS}/tables/{{table}}.parquet",
     log:

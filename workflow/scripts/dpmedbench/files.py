@@ -89,8 +89,14 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def read_json(path: str | Path) -> dict:
-    """Read a JSON object."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON object; UserError where the file holds none."""
+    try:
+        return dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: found no JSON object ({error}), expected a whole file; delete it, and the "
+            "same command makes it again"
+        ) from error
 
 
 def sha256(path: str | Path) -> str:

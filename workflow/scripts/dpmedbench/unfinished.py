@@ -1,14 +1,13 @@
-"""What is missing of a study that did not get to its end, and why.
+"""What failed in a run, what is missing of a study that did not get to its end, and why.
 
-Nothing here imports anything heavy: the Snakefile reads it where a report of an unfinished run is
-asked for.
+Nothing here imports anything heavy: the Snakefile reads it on every call.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dpmedbench.files import read_json, sha256
@@ -25,6 +24,7 @@ FILES = {
 }
 PREDICTIONS = {"segmentation": "masks.h5", "classification": "predictions.parquet"}
 LONGEST = 300  # characters of a log's line
+MOST = 10  # failures that are named
 
 
 def why(
@@ -53,8 +53,8 @@ def why(
     if any(not (folder / name).exists() for name in FILES["train"]):
         return _stopped("training", logs["train"])
     manifest = read_json(folder / "manifest.json")
-    if manifest.get("settings") != json.loads(json.dumps(settings)):
-        return "trained with other settings than the configuration has now"
+    if other := other_settings(manifest, settings):
+        return other
     if manifest.get("code") != code:
         return "trained by other code than there is now"
     trained = _time(folder / "model.safetensors")
@@ -69,9 +69,49 @@ def why(
     return None
 
 
+def other_settings(manifest: Mapping, settings: Mapping) -> str | None:
+    """That a cell was trained with other settings, with the first that differs; None if it was not.
+
+    Args:
+        manifest: of the cell.
+        settings: as in `why`.
+    """
+    found, expected = dict(_values(manifest.get("settings"))), dict(_values(settings))
+    for key in (*expected, *found):
+        if found.get(key, "nothing") != expected.get(key, "nothing"):
+            return (
+                "trained with other settings than the configuration has now: found "
+                f"{key} {found.get(key, 'nothing')}, expected {expected.get(key, 'nothing')}"
+            )
+    return None
+
+
+def _values(settings: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """The keys of nested settings, such as "training.epochs", each with its value as JSON."""
+    if not isinstance(settings, Mapping) or not settings:
+        yield key, json.dumps(settings)
+    else:
+        for name, value in settings.items():
+            yield from _values(value, f"{key}.{name}".lstrip("."))
+
+
 def _time(path: Path) -> int:
     """When a file was changed, 0 where there is none."""
     return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def failures(jobs: Iterable[Iterable[Path]]) -> list[str]:
+    """A line for each job that failed, at most `MOST`: its log, and how it ended.
+
+    `jobs` are the logs of each. Those of several jobs that a cluster runs as one fail as one; where
+    some of them say that they did, the others are not named.
+    """
+    lines = []
+    for logs in jobs:
+        ends = [_stopped(f"{log}:", log) for log in logs]
+        lines += [end for end in ends if " failed: " in end] or ends
+    more = [f"and {len(lines) - MOST} more"] if len(lines) > MOST else []
+    return sorted(lines)[:MOST] + more
 
 
 def _stopped(step: str, log: Path) -> str:

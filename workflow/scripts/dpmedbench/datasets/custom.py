@@ -203,13 +203,13 @@ def _classes(manifest: _Manifest, options: Mapping[str, object]) -> tuple[str, .
     values = options["mask_values"]
     if segmentation and not classes:
         raise UserError(
-            "classes: found nothing, expected the names of the classes of the masks, class 0 "
-            "first; set them."
+            f"{manifest.path}: found no classes set, expected the names of the classes of the "
+            "masks, class 0 first; set the dataset's classes."
         )
     if values is not None and (not segmentation or len(set(values)) != len(classes)):
         raise UserError(
-            f"mask_values: found {list(values)}, expected a different value for each of the "
-            "classes of masks; correct or leave it out."
+            f"{manifest.path}: found mask_values {list(values)}, expected a different value for "
+            "each of the classes of masks; correct or leave out the dataset's mask_values."
         )
     if not classes:
         labels = {row["label"] for _, row in manifest.rows if row["label"]}
@@ -217,7 +217,7 @@ def _classes(manifest: _Manifest, options: Mapping[str, object]) -> tuple[str, .
         classes = sorted(labels, key=int if whole else None)
     if not 2 <= len(set(classes)) == len(classes) <= 255:
         raise UserError(
-            f"classes: found {', '.join(classes)}, expected 2 to 255 different names; correct "
-            "them or the manifest."
+            f"{manifest.path}: found as classes {', '.join(classes) or 'nothing'}, "
+            "expected 2 to 255 different names; correct the dataset's classes or the manifest."
         )
     return tuple(classes)
