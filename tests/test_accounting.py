@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from dpmedbench.privacy import accounting
 
@@ -94,6 +94,65 @@ def test_prv_and_pld_agree_where_exponentials_overflow():
     prv, pld = (epsilon(name, 0.24, 10 / 88, 880) for name in ("prv", "pld"))
     assert pld > 800
     assert prv == pytest.approx(pld, rel=2e-3)
+
+
+def epsilon_of_little_noise(sigma, rate, steps, delta):
+    """What holds as sigma goes to 0: each step shows whether the record was in it.
+
+    With the record in k steps the privacy loss is normal around k / (2 sigma^2), of variance
+    k / sigma^2; by the probabilities of those steps it is a little less.
+    """
+    k = np.arange(1, steps + 1)
+    mean = k / (2 * sigma**2) + k * math.log(rate) + (steps - k) * math.log(1 - rate)
+
+    def excess(epsilon):
+        return binom.pmf(k, steps, rate) @ norm.sf(epsilon, mean, np.sqrt(k) / sigma) - delta
+
+    return brentq(excess, 0, mean[-1] + 10 * math.sqrt(steps) / sigma)
+
+
+@pytest.mark.parametrize("sigma", [0.045, 0.03, 0.025, 0.02, 0.01, 0.005])
+@pytest.mark.parametrize(("rate", "steps", "delta"), [(1 / 6, 12, 0.01), (0.1, 100, 1e-4)])
+def test_prv_and_pld_are_bounds_where_there_is_hardly_any_noise(sigma, rate, steps, delta):
+    """A loss above 709 in one step is more than Opacus' distribution has: prv was too small."""
+    exact = epsilon_of_little_noise(sigma, rate, steps, delta)
+    rdp, prv, pld = (epsilon(name, sigma, rate, steps, delta) for name in ("rdp", "prv", "pld"))
+    assert exact * 0.998 <= pld <= exact * 1.005
+    assert pld * 0.999 <= prv <= pld * 1.001 + 2 * accounting.MAX_ERROR
+    assert prv <= rdp
+
+
+def test_one_step_of_little_noise_is_bounded_among_others():
+    history = ((1.0, 5), (0.02, 7))
+    prv, pld = (accounting.epsilon(name, history, 1 / 6, 0.01) for name in ("prv", "pld"))
+    assert prv == pytest.approx(pld, rel=1e-3)
+    assert prv > epsilon("pld", 0.02, 1 / 6, 7, 0.01)
+
+
+def test_an_epsilon_of_many_thousands_takes_neither_minutes_nor_gigabytes():
+    """prv asked for a grid of 2^30 losses."""
+    prv, pld = (epsilon(name, 0.05, 10 / 580, 5800) for name in ("prv", "pld"))
+    assert prv == pytest.approx(pld, rel=1e-3)
+    assert pld == pytest.approx(28358.5, rel=1e-3)  # on a grid ten times finer
+
+
+def test_pld_is_finite_where_the_exponential_of_epsilon_is_hardly_a_number():
+    history = ((0.0378, 2), (0.2289, 2))
+    prv, pld = (accounting.epsilon(name, history, 4 / 7, 0.128) for name in ("prv", "pld"))
+    assert 709 < pld == pytest.approx(prv, rel=3e-3)
+
+
+@pytest.mark.parametrize("accountant", accounting.ACCOUNTANTS)
+@pytest.mark.parametrize("sigma", [40.0, 80.0, 200.0, 1e4, 2e8, 1e12])
+@pytest.mark.parametrize(("rate", "steps"), [(1 / 6, 12), (10 / 88, 900)])
+def test_where_noise_drowns_all_next_to_nothing_is_spent(accountant, sigma, rate, steps):
+    found = epsilon(accountant, sigma, rate, steps, 0.01)
+    assert 0 <= found <= 0.12
+
+
+def test_pld_needs_no_endless_grid_where_epsilon_begins():
+    sigma = brentq(lambda s: accounting._rdp(((s, 12),), 1 / 6, 0.01) - 1e-9, 5, 40, rtol=1e-14)
+    assert 0 <= epsilon("pld", sigma, 1 / 6, 12, 0.01) <= 1e-6
 
 
 @pytest.mark.parametrize("delta", [1e-3, 1e-5, 1e-7])
@@ -285,8 +344,13 @@ def test_calibration_refuses_what_no_noise_can_give():
         accounting.calibrate(1e-4, "rdp", ((1.0, 100_000),), 1.0, DELTA)
 
 
-def test_calibration_does_not_go_below_a_tenth():
-    assert accounting.calibrate(200.0, "pld", ((1.0, 1),), 1.0, DELTA) == pytest.approx(0.1)
+@pytest.mark.parametrize("accountant", accounting.ACCOUNTANTS)
+@pytest.mark.parametrize("target", [500.0, 1e9])
+def test_calibration_refuses_what_less_noise_than_a_tenth_would_spend(accountant, target):
+    most = epsilon(accountant, 0.1, 1.0, 1)
+    with pytest.raises(ValueError, match=f"below 0.1, which spends {most:.4g}; lower the target"):
+        accounting.calibrate(target, accountant, ((1.0, 1),), 1.0, DELTA)
+    assert accounting.calibrate(most * 0.99, accountant, ((1.0, 1),), 1.0, DELTA) < 0.102
 
 
 @pytest.mark.parametrize(("sigma", "rate"), [(2.0, 0.3), (0.5, 0.01)])

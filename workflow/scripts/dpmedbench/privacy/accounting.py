@@ -8,9 +8,11 @@ rdp  Renyi DP, Mironov et al. 2019 (arXiv:1908.10530), by Opacus: an upper bound
      replacement Wang et al. 2019 (arXiv:1808.00087), by dp-accounting.
 prv  privacy random variables, Gopi et al. 2021 (arXiv:2106.02848), discretised by Opacus, composed
      and read off here: an upper bound. Below a delta of 1e-10 rounding in its Fourier transforms
-     is no longer small; rdp is given.
+     is no longer small; rdp is given. Below a noise multiplier of about 0.03, where one step loses
+     more than Opacus has numbers for, and where its grid would be too large, pld is given.
 pld  privacy loss distribution, Doroshenko et al. 2022 (arXiv:2207.04380), by dp-accounting: an
-     upper bound (pessimistic estimate, connected dots).
+     upper bound (pessimistic estimate, connected dots). Where rdp has less than 0.001 or more than
+     1e7, that is given.
 gdp  Gaussian DP, Bu et al. 2020 (arXiv:1911.11607), by Opacus: a central limit approximation,
      neither an upper nor a lower bound.
 
@@ -20,6 +22,7 @@ exactly (Balle & Wang 2018, arXiv:1805.06530): there prv, pld and gdp all give t
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 import warnings
@@ -29,6 +32,10 @@ SMALLEST_PRV_DELTA = 1e-10  # 10 times what was found to be safe
 MIN_ERROR = 0.01  # the default error in epsilon of Opacus' PRV accountant
 RELATIVE_ERROR = 0.002  # coarser where epsilon is large: there 0.01 costs seconds and gigabytes
 MAX_ERROR = 0.9  # the domain of the PRV accountant is safe for errors below 1
+MOST_NOISE = 1e6  # more counts as this: Opacus' series for rdp lose all digits from 1e8 on
+LARGEST_LOSS = 700  # in one step; exp, by which Opacus has its distribution, ends at 709
+LARGEST_GRID = 2**21  # what takes seconds
+PLD_RANGE = (1e-3, 1e7)  # of rdp epsilons: beyond, its grid takes minutes or is too coarse
 PLD_ERROR = 5e-4  # steps x interval^2 / epsilon: epsilons above 0.3 are exact to 0.3 %
 
 History = tuple[tuple[float, int], ...]
@@ -73,6 +80,7 @@ def epsilon(
         raise ValueError(f"accountant {accountant} has no bound without replacement")
     if not history:
         return 0.0
+    history = tuple((min(sigma, MOST_NOISE), steps) for sigma, steps in history)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "optimal order is the smallest alpha": still a bound
         if accountant == "rdp":
@@ -83,7 +91,7 @@ def epsilon(
             found = _rdp(history, sample_rate, delta)
         else:
             found = {"prv": _prv, "pld": _pld}[accountant](history, sample_rate, delta)
-    return float(max(0.0, found))
+    return float(max(found, 0.0))  # below 0 by rounding; NaN stays NaN
 
 
 def calibrate(
@@ -96,10 +104,10 @@ def calibrate(
 ) -> float:
     """The smallest factor (to 0.1 %) on all sigmas of `history` that spends at most the target.
 
-    With sigmas of 1 it is the noise multiplier. It is never below 0.1.
+    With sigmas of 1 it is the noise multiplier.
 
     Raises:
-        ValueError: where no factor up to 1000 meets the target.
+        ValueError: where no factor from 0.1 to 1000 spends the target.
     """
     from scipy.optimize import brentq
 
@@ -112,6 +120,11 @@ def calibrate(
         found = spent(accountant, log_factor, without_replacement)
         return math.log(min(max(found, 1e-9), 1e9) / target_epsilon)
 
+    task = (
+        f"target_epsilon {target_epsilon:g} at delta {delta:g} over "
+        f"{sum(steps for _, steps in history)} steps of sample rate {sample_rate:.3g} needs a "
+        "noise multiplier"
+    )
     floor, ceiling = math.log(0.1), math.log(1000)
     low, high = floor, ceiling
     while high - low > 0.05:  # where gdp has it, which costs nothing, for a start
@@ -120,15 +133,12 @@ def calibrate(
     stride = 0.05
     while excess(high) > 0:
         if high == ceiling:
-            raise ValueError(
-                f"target_epsilon {target_epsilon:g} at delta {delta:g} over "
-                f"{sum(steps for _, steps in history)} steps of sample rate {sample_rate:.3g} "
-                "needs a noise multiplier above 1000"
-            )
+            raise ValueError(f"{task} above 1000; raise the target or lower the epochs")
         low, high, stride = high, min(high + stride, ceiling), 2 * stride
     while excess(low) <= 0:
         if low == floor:
-            return math.exp(floor)
+            most = spent(accountant, floor, without_replacement)
+            raise ValueError(f"{task} below 0.1, which spends {most:.4g}; lower the target")
         high, low, stride = low, max(low - stride, floor), 2 * stride
     root = brentq(excess, low, high, xtol=2.5e-4)
     while excess(root) > 0:
@@ -222,15 +232,13 @@ def _prv(history: History, sample_rate: float, delta: float) -> float:
     delta_error = delta / 1000
     error = RELATIVE_ERROR * _rdp(history, sample_rate, delta)
     error = min(max(MIN_ERROR, error), MAX_ERROR)
-    least = min(history)[0]
-    width = 3 + max(
-        _rdp(history, sample_rate, delta_error / 4),
-        _rdp(((least, 1),), sample_rate, delta_error / (8 * steps)),
-        error,
-    )
+    one = _rdp(((min(history)[0], 1),), sample_rate, delta_error / (8 * steps))
+    width = 3 + max(_rdp(history, sample_rate, delta_error / 4), one, error)
     mesh = error / math.sqrt(steps * math.log(12 / delta_error) / 2)
     width, mesh = 2.0 ** math.ceil(math.log2(width)), 2.0 ** math.floor(math.log2(mesh))
     size = round(2 * width / mesh)
+    if one > LARGEST_LOSS or size > LARGEST_GRID:
+        return _pld(history, sample_rate, delta)
 
     transform, shift = _compose_prv(history, sample_rate, width, mesh)
     mass = irfft(transform, n=size)
@@ -271,9 +279,17 @@ def _pld(history: History, sample_rate: float, delta: float) -> float:
     """On a grid of the privacy loss that is a power of two, for a growing history to share."""
     steps = sum(count for _, count in history)
     scale = _rdp(history, sample_rate, delta)
-    interval = min(0.01, scale / 300, math.sqrt(PLD_ERROR * scale / steps))
+    if not PLD_RANGE[0] < scale < PLD_RANGE[1]:
+        return scale
+    interval = min(max(0.01, scale / 1e5), scale / 300, math.sqrt(PLD_ERROR * scale / steps))
     interval = 2.0 ** math.floor(math.log2(interval))
-    return float(_compose_pld(history, sample_rate, interval).get_epsilon_for_delta(delta))
+    composed = _compose_pld(history, sample_rate, interval)
+    found = composed.get_epsilon_for_delta(delta)
+    if found == math.inf:  # from 709 to 745, where exp(-epsilon) has few digits
+        found = bisect.bisect_left(
+            range(int(scale) + 1), -delta, key=lambda least: -composed.get_delta_for_epsilon(least)
+        )
+    return min(scale, float(found))
 
 
 @functools.lru_cache(maxsize=2)
