@@ -274,6 +274,18 @@ def test_gradients_that_opacus_does_not_see_rightly_are_refused(make, found, mod
 
 
 @pytest.mark.parametrize("mode", ["hooks", "functorch", "ghost"])
+def test_what_mixes_records_shows_after_batches_of_one(mode):
+    """Poisson batches may begin with one record; no later one is compared again."""
+    engine = build(Mixing().double(), mode)
+    sums_of(engine, squares, normal(1, 3), normal(1))
+    engine._alone = None
+    sums_of(engine, squares, normal(1, 3), normal(1))
+    del engine._alone
+    with pytest.raises(UserError, match=r"^model: found a gradient of norm"):
+        sums_of(engine, squares, normal(3, 3), normal(3))
+
+
+@pytest.mark.parametrize("mode", ["hooks", "functorch", "ghost"])
 def test_a_forward_pass_without_its_backward_pass_is_refused(mode):
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Conv2d(3, 2, 1)).double()
     engine = build(model, mode)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from two_lines import data, network, private, step
 
 from dpmedbench.bookkeeping import PrivacyEngine
+from dpmedbench.bookkeeping.criterion import PrivateCriterion
 from dpmedbench.errors import UserError
 from dpmedbench.privacy import accounting
 
@@ -45,6 +46,35 @@ def test_the_loss_is_the_ordinary_one():
     assert criterion(model(images), labels).item() == pytest.approx(plain)
 
 
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize("criterion", [nn.MSELoss(), nn.L1Loss(), nn.HuberLoss()])
+@pytest.mark.parametrize(
+    ("outputs", "targets"), [((4, 1), (4,)), ((1, 1), (1,)), ((4, 4), (4,)), ((4,), (4, 1))]
+)
+def test_targets_that_broadcast_over_samples_are_refused(criterion, outputs, targets):
+    """The loss of each sample would hold the targets of all."""
+    private_criterion = PrivateCriterion(criterion, "mean")
+    with pytest.raises(UserError, match=r"^criterion: found outputs of shape .* which mixes sampl"):
+        private_criterion(torch.zeros(outputs), torch.zeros(targets))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    ("criterion", "outputs", "targets"),
+    [
+        (nn.MSELoss(), (2,), torch.zeros(2)),
+        (nn.CrossEntropyLoss(), (3,), torch.tensor(1)),
+        (nn.CrossEntropyLoss(), (3,), torch.full((3,), 1 / 3)),
+        (nn.CrossEntropyLoss(), (3, 3, 3), torch.ones(3, 3, dtype=torch.long)),
+        (nn.CrossEntropyLoss(), (3, 2, 2), torch.full((3, 2, 2), 1 / 3)),
+    ],
+)
+def test_targets_of_other_shapes_have_one_loss_a_sample(criterion, outputs, targets, batch):
+    repeated = targets.expand(batch, *targets.shape)
+    losses = PrivateCriterion(criterion, "mean")(torch.zeros(batch, *outputs), repeated).losses
+    assert losses.shape == (batch,)
+
+
 def test_positions_that_are_ignored_do_not_count():
     torch.manual_seed(0)
     model = nn.Conv2d(1, 3, 1).double()
@@ -59,16 +89,28 @@ def test_positions_that_are_ignored_do_not_count():
     torch.testing.assert_close(whole, half)
 
 
+@pytest.mark.parametrize("clipping", ["flat", "per_layer"])
 @pytest.mark.parametrize("secure", [False, True])
-def test_the_noise_has_the_planned_size(secure):
+def test_the_noise_has_the_planned_size(secure, clipping):
     model = nn.Linear(100, 200).double()
     engine = PrivacyEngine(secure_rng=secure)
     images = torch.zeros(0, 100, dtype=torch.float64)
     model, optimizer, criterion, _ = private(
-        model, lambda outputs, _: outputs.sum(1), engine=engine, noise_multiplier=3.0
+        model,
+        lambda outputs, _: outputs.sum(1),
+        engine=engine,
+        noise_multiplier=3.0,
+        clipping=clipping,
     )
     moved = step(model, optimizer, criterion, [(images, images)])[0]
     assert moved.std().item() == pytest.approx(3.0 * 0.5 / 8, rel=0.03)
+
+
+def test_noise_and_batches_do_not_share_a_stream():
+    engine = PrivacyEngine()
+    private(engine=engine)
+    state = engine.state_dict()
+    assert not torch.equal(state["noise"]["host"], state["sampling"]["host"])
 
 
 def test_epsilon_is_that_of_the_steps_made():

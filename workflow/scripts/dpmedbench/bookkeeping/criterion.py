@@ -45,9 +45,18 @@ class PrivateCriterion:
             self._each.reduction = "none"
 
     def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> PrivateLoss:
-        """The loss of a physical batch; positions of `ignore_index` do not count."""
+        """The loss of a physical batch; positions of `ignore_index` do not count.
+
+        UserError where the criterion broadcasts one sample's outputs over the targets of others.
+        """
         losses = self._each(outputs, targets)
         if losses.ndim > 1 and hasattr(self._each, "reduction"):
+            if outputs.ndim != targets.ndim and losses.ndim == max(outputs.ndim, targets.ndim):
+                raise UserError(
+                    f"criterion: found outputs of shape {tuple(outputs.shape)} and targets of "
+                    f"shape {tuple(targets.shape)} broadcast to losses of shape "
+                    f"{tuple(losses.shape)}, which mixes samples; give both the same dimensions"
+                )
             counted = torch.ones_like(losses)
             ignored = getattr(self._each, "ignore_index", None)
             if ignored is not None and targets.shape == losses.shape:

@@ -154,7 +154,7 @@ class PrivacyEngine:
                 target_epsilon, self.accountant, history, size / records, target_delta
             )
         except ValueError as error:
-            raise UserError(f"{error}; raise the target or lower the epochs") from None
+            raise UserError(str(error)) from None
         return self.make_private(data_loader=data_loader, noise_multiplier=sigma, **arguments)
 
     def get_epsilon(self, delta: float) -> float:

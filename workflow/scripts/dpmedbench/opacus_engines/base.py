@@ -16,13 +16,14 @@ from dpmedbench.privacy.contract import ContractBroken
 # What bfloat16 may change in the norm of a tensor's gradient, relative to that norm and to the
 # norm over all tensors: some gradients, as of a bias before a normalisation, are rounding only.
 OF_TENSOR, OF_ALL = 0.02, 1e-3
+_SEVERAL = 2  # records in a batch, from which on it shows what mixes them
 
 
 class Engine(ABC):
     """Adds up clipped gradients; see `dpmedbench.mechanisms` for the contract.
 
-    With the first physical batch the norms that Opacus finds for one record are held against the
-    gradient of that record by autograd.
+    With the first physical batch, and the first of several records, the norms that Opacus finds for
+    one record are held against the gradient of that record by autograd.
 
     Raises:
         UserError: naming a layer or a parameter that the mode cannot do.
@@ -42,7 +43,8 @@ class Engine(ABC):
         self._names = [name for name, p in model.named_parameters() if p.requires_grad]
         self._flat = len(thresholds) == 1
         self._norms: list[Tensor] = []
-        self._proven = mode == "ew"  # through expanded weights autograd has no gradients
+        # through expanded weights autograd has no gradients
+        self._proven = _SEVERAL if mode == "ew" else 0
         self.model = self._wrap(model, clipping, tuple(thresholds))
         if mode in ("ew", "ghost"):
             self.model.register_forward_pre_hook(self._refuse_autocast)
@@ -67,11 +69,13 @@ class Engine(ABC):
                     f"privacy contract: found a gradient on {name} before the backward pass of "
                     "the engine, expected none; leave backward() to the engine"
                 )
-        alone = None if self._proven else self._alone(losses[0])
+        size = min(len(losses), _SEVERAL)
+        alone = self._alone(losses[0]) if size > self._proven else None
         losses.sum().backward(retain_graph=self.two_passes)
         self._complete(len(losses))
         if alone is not None:
             self._prove(alone)
+            self._proven = size
         self._clip(losses)
         for parameter in self.parameters:
             parameter.grad = None
@@ -149,7 +153,6 @@ class Engine(ABC):
                 f"{self._names[at]} in mode {self.mode} of engine opacus, expected "
                 f"{alone[at]:.4g} as by autograd; use mode functorch or engine bookkeeping"
             )
-        self._proven = True
 
     def _refuse_autocast(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if torch.is_grad_enabled() and torch.is_autocast_enabled(inputs[0].device.type):
