@@ -360,7 +360,7 @@ def test_braces_in_the_title_and_any_name_of_a_dataset_are_no_patterns(tmp_path)
     assert code == 0, said
     assert "rule figures" not in said
     # with the Snakemake of this Python, whichever is on the PATH
-    assert f"{sys.executable} -m snakemake --snakefile" in said
+    assert f"{sys.executable} -m snakemake --profile none" in said
     assert "--config 'title=DP on {OCT}'" in said
 
 
