@@ -292,6 +292,45 @@ def test_single_runs_are_judged_over_settings_and_say_so():
     assert row["verdict"] == SUPPORTED
 
 
+def test_settings_that_share_a_training_are_one():
+    """The luck of one ordinary training is in all that is held against it."""
+
+    def against_ordinary(models):
+        cells = [
+            cell(name, 0, level, model, train_loss=loss)
+            for model, luck in models.items()
+            for name, level, loss in [("ordinary", None, 1.0), *(("flat", s, luck) for s in SIGMAS)]
+        ]
+        frame = made(cells).cells
+        ordinary, private = frame[frame["engine"] == "none"], frame[frame["engine"] != "none"]
+        return base.difference(base.paired(ordinary, private, "train_loss", base.WITHIN))
+
+    alone = against_ordinary({"unet": 1.5})
+    assert alone.value == pytest.approx(0.5)
+    assert math.isnan(alone.low)
+    assert alone.of == f"{len(SIGMAS)} settings, single runs"
+    both = against_ordinary({"unet": 1.5, "nested_unet": 1.3})
+    expected = stats.t.interval(0.95, 1, 0.4, 0.1)  # of two networks, not of eight settings
+    assert (both.low, both.high) == pytest.approx(expected)
+
+
+def test_seeds_of_a_fold_are_one_unit():
+    effects = {(0, 0): 0.1, (0, 1): 0.3, (1, 0): 0.5, (1, 1): 0.6, (2, 0): 0.3, (2, 1): 0.5}
+    cells = [
+        cell(name, 0, 1.0, train_loss=1 + effect * (name == "opacus"))
+        | {"fold": fold, "seed": seed}
+        for (fold, seed), effect in effects.items()
+        for name in ("flat", "opacus")
+    ]
+    frame = made(cells).cells
+    pairs = base.paired(frame.iloc[::2], frame.iloc[1::2], "train_loss", base.CONTEXT)
+    found = base.difference(pairs)
+    folds = [0.2, 0.55, 0.4]
+    expected = stats.t.interval(0.95, 2, np.mean(folds), stats.sem(folds))
+    assert found[:3] == pytest.approx((np.mean(folds), *expected))
+    assert found.of == "1 setting, 6 runs"
+
+
 def test_one_pair_decides_nothing():
     cells = [cell("opacus", 0, 1.0, epoch_seconds=9.0), cell("book_keeping", 0, 1.0)]
     row = BY_ID["bookkeeping.time_bookkeeping"].row(made(cells))
