@@ -10,7 +10,7 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from dpmedbench import statistics
+from dpmedbench import means, statistics
 
 
 def crossed(runs, patients, seed, run_sd=0.02, patient_sd=0.05, noise_sd=0.02):
@@ -198,8 +198,36 @@ def test_a_unit_that_alone_defines_a_value_stays_in():
         with np.errstate(invalid="ignore"):
             return weights[:, 0] / weights[:, 0]  # NaN where the first unit is left out
 
-    assert statistics.interval(of_first_unit, [np.arange(5)]) == (1.0, 1.0)
-    assert np.isnan(statistics.interval(of_first_unit, [np.arange(2)])).all()
+    assert np.isnan(statistics.interval(of_first_unit, [np.arange(5)])).all()  # a single one
+
+    def of_class(weights):  # the mean of a common and of a rare class
+        with np.errstate(invalid="ignore"):
+            rare = weights[:, 0] / weights[:, 0]
+        return (rare + weights @ np.arange(5) / weights.sum(1)) / 2
+
+    low, high = statistics.interval(of_class, [np.arange(5)])
+    expected = stats.t.interval(0.95, 3, 1.5, stats.sem([1, 2, 3, 4]) * 2 / 5)
+    assert np.isfinite([low, high]).all()
+    assert 0.5 < (high - low) / (expected[1] - expected[0]) < 2
+
+
+def test_units_without_a_value_are_none():
+    """A class that two of ten patients have: Student's of two, whatever the others are."""
+    frame = pd.DataFrame({"run": 0, "patient": range(10), "value": [0.6, 0.7] + [math.nan] * 8})
+    found = statistics.interval(
+        lambda weights: means.weighted("n,bn->b", frame["value"].to_numpy(), weights),
+        [np.arange(10)],
+    )
+    expected = stats.t.interval(0.95, 1, 0.65, stats.sem([0.6, 0.7]))
+    assert found == pytest.approx(expected)
+
+
+def test_a_unit_where_the_mean_is_counts():
+    frame = pd.DataFrame({"run": range(3), "value": [0.8, 0.9, 1.0]})
+    expected = stats.t.interval(0.95, 2, 0.9, stats.sem(frame["value"]))
+    assert statistics.mean_interval(frame, "value", ["run"])[1:] == pytest.approx(expected)
+    equal = statistics.mean_interval(frame.assign(value=0.5), "value", ["run"])
+    assert equal == pytest.approx((0.5, 0.5, 0.5))
 
 
 def test_a_value_that_is_not_finite_has_no_interval():

@@ -22,6 +22,8 @@ from dpmedbench import means
 
 CONFIDENCE = 0.95
 BLOCKS = 500  # of units: where there are more, some are left out together
+GOLDEN = (1 + 5**0.5) / 2
+ROUNDING = 1e-9  # of a statistic that does not change
 ENUMERATED = 16  # units, of which every flip is looked at
 FLIPS = 99_999
 SEED = 20240229
@@ -40,7 +42,8 @@ def interval(
         units: for each kind, the numbers (n,) of the units, 0 to their largest, that its n belong
             to. NaN where no kind has two units.
 
-    What cannot be left out, because the rest defines no value, stays in.
+    A unit counts where the statistic has a value of it; what cannot be left out, because the rest
+    defines no value, stays in.
     """
     everything = [np.ones((1, len(kind))) for kind in units]
     point = statistic(*everything)[..., 0]
@@ -185,15 +188,26 @@ def slope(
 def _left_out(
     statistic: Callable, everything: list[np.ndarray], number: int, unit: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The jackknife's variance of a statistic over one kind of units, and their number."""
+    """The jackknife's variance of a statistic over one kind of units, and the number of those that
+    the statistic has a value of."""
     size = unit.max() + 1
-    weights = [np.broadcast_to(ones, (size, ones.shape[1])) for ones in everything]
-    weights[number] = (unit != np.arange(size)[:, None]).astype(float)
-    values = statistic(*weights)
-    known = np.isfinite(values).sum(-1)
+    kept = (unit != np.arange(size)[:, None]).astype(float)
+
+    def tries(own: np.ndarray) -> np.ndarray:
+        weights = [np.broadcast_to(ones, (len(own), ones.shape[1])) for ones in everything]
+        return statistic(*weights[:number], own, *weights[number + 1 :])
+
+    # by uneven weights no unit is just where the mean is: what does not move it has no value
+    uneven = 1 + np.modf(GOLDEN * np.arange(len(unit))[None])[0]
+    values, moved, still = tries(kept), tries(kept * uneven), tries(uneven)
     with np.errstate(invalid="ignore"):  # infinite ones
-        around = np.nansum((values - means.plain(values, -1)[..., None]) ** 2, -1)
-    return np.where(known > 1, around * (known - 1) / np.maximum(known, 1), np.nan), known
+        counts = np.abs(moved - still) > ROUNDING * np.abs(still)
+        around = np.where(counts, values, np.nan)
+        squares = np.nansum((around - means.plain(around, -1)[..., None]) ** 2, -1)
+    known = counts.sum(-1)
+    equal = (known == 0) & np.isfinite(values).all(-1)
+    variance = np.where(known > 1, squares * (known - 1) / np.maximum(known, 1), np.nan)
+    return np.where(equal, 0.0, variance), known
 
 
 def _of_each(code: np.ndarray, unit: pd.Series) -> np.ndarray:
