@@ -151,6 +151,44 @@ def test_gains_of_one_training_have_no_interval():
     assert row["finding"].endswith("(1 setting, single runs, no interval).")
 
 
+def test_rivals_of_one_training_are_one_unit():
+    """Two networks, each with two rivals that are held against the same Book-Keeping cell."""
+    cells = [
+        cell(way, 0, 1.0, model, step_seconds=seconds)
+        for model, slower in (("unet", 2.0), ("nested_unet", 2.6))
+        for way, seconds in (("flat", slower), ("ghost_clip", slower + 0.1), ("book_keeping", 1.0))
+    ]
+    row = BY_ID["engines.speed_bookkeeping"].row(made(cells))
+    assert "4 settings, single runs" in row["finding"]
+    assert row["low"] < 1.3
+    assert row["verdict"] == UNCLEAR
+
+
+def test_the_highest_loss_of_one_ordinary_training_has_no_interval():
+    cells = [cell("ordinary", 0, train_loss=2.0)]
+    for number, level in enumerate(SIGMAS):
+        cells += [
+            cell("automatic", 0, level),
+            cell("sparsified", 0, level, train_loss=2.5 + number),
+        ]
+    row = BY_ID["clipping.sparsification_loss"].row(made(cells))
+    assert row["verdict"] == UNCLEAR
+    assert row["finding"].endswith("single runs, no interval).")
+
+
+def test_the_largest_saving_is_that_of_one_setting():
+    peaks = {"unet": (7.0, 12.0), "nested_unet": (9.0, 9.0)}
+    cells = [
+        cell(way, run, 1.0, model, peak_bytes=peak)
+        for model, of_runs in peaks.items()
+        for run, rival in enumerate(of_runs)
+        for way, peak in (("flat", rival), ("book_keeping", 1.0))
+    ]
+    row = BY_ID["engines.saving_bookkeeping"].row(made(cells))
+    assert (row["value"], row["low"], row["high"]) == (9.5, 7.0, 12.0)
+    assert row["verdict"] == UNCLEAR
+
+
 def test_what_no_study_states_is_no_published_claim():
     for name, claim in BY_ID.items():
         ours = any(word in name for word in ("balanced", "alike", "local_better"))

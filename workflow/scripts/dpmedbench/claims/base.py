@@ -180,7 +180,12 @@ def paired(
     """
     patients = ["patient"] if "patient" in first else []
     keys = [*on, *RUN, *patients]
-    pairs = first.merge(second, on=keys, suffixes=("_1", "_2"))
+    names = [name for name in (*CONTEXT, "mechanism") if name not in keys]
+    sides = [  # a name that only one side has is not the other's
+        side.rename(columns={name: f"{name}{end}" for name in names})
+        for side, end in ((first, "_1"), (second, "_2"))
+    ]
+    pairs = sides[0].merge(sides[1], on=keys, suffixes=("_1", "_2"))
     pairs = pairs.dropna(subset=[f"{value}_1", f"{value}_2"])
     telling = [f"{name}{end}" for name in (*CONTEXT, "mechanism") for end in ("", "_1", "_2")]
     return pairs.assign(

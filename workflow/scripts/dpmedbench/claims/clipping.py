@@ -73,6 +73,7 @@ def sparsification_loss(results: Results) -> Finding | None:
     pairs = base.paired(ways.automatic(cells), ways.sparsified(cells), "train_loss", CONTEXT)
     same = pairs.merge(plain[[*WITHIN, *RUN, "first"]].drop_duplicates(), on=[*WITHIN, *RUN])
     same["first"] = same[["first_x", "first_y"]].max(axis=1)
+    same = same.rename(columns={"privacy": "noise"})  # all share the ordinary training
     words = "The loss with random sparsification is higher by {}."
     return base.conclude_each(words, same, base.difference, above=0)
 

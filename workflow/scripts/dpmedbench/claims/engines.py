@@ -93,7 +93,10 @@ def saving(engine: str, results: Results) -> Finding | None:
     pairs = _before(engine, results, "peak_bytes")
     ratios = (pairs["second"] / pairs["first"]).groupby(pairs["setting"])
     settings = ratios.agg(["mean", "min", "max"])  # memory has hardly any chance in it
-    found = Estimate(*settings.max(), f"largest of {base.extent(pairs)}") if len(pairs) else None
+    found = None
+    if len(pairs):
+        most = settings.loc[settings["mean"].idxmax()]
+        found = Estimate(*most, f"largest of {base.extent(pairs)}")
     words = f"They take up to {{}} times the memory of Book-Keeping ({_names(pairs['least'])})."
     return base.conclude(words, found, above=TENFOLD)
 
