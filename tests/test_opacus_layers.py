@@ -278,11 +278,13 @@ def test_what_mixes_records_shows_after_batches_of_one(mode):
     """Poisson batches may begin with one record; no later one is compared again."""
     engine = build(Mixing().double(), mode)
     sums_of(engine, squares, normal(1, 3), normal(1))
+    assert engine.trials == 1  # a step that takes more
     engine._alone = None
     sums_of(engine, squares, normal(1, 3), normal(1))
     del engine._alone
     with pytest.raises(UserError, match=r"^model: found a gradient of norm"):
         sums_of(engine, squares, normal(3, 3), normal(3))
+    assert engine.trials == 2
 
 
 @pytest.mark.parametrize("mode", ["hooks", "functorch", "ghost"])

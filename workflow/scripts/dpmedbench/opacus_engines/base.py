@@ -45,6 +45,7 @@ class Engine(ABC):
         self._norms: list[Tensor] = []
         # through expanded weights autograd has no gradients
         self._proven = _SEVERAL if mode == "ew" else 0
+        self.trials = 0
         self.model = self._wrap(model, clipping, tuple(thresholds))
         if mode in ("ew", "ghost"):
             self.model.register_forward_pre_hook(self._refuse_autocast)
@@ -71,6 +72,7 @@ class Engine(ABC):
                 )
         size = min(len(losses), _SEVERAL)
         alone = self._alone(losses[0]) if size > self._proven else None
+        self.trials += alone is not None
         losses.sum().backward(retain_graph=self.two_passes)
         self._complete(len(losses))
         if alone is not None:
