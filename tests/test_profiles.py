@@ -22,7 +22,7 @@ RULES = "".join(path.read_text() for path in (PROFILES.parent / "rules").glob("*
 
 
 # They read files of every cell, as those do that draw figures; a group of them is slow to schedule.
-OF_ALL_CELLS = {"table", "paper", "share", "share_with_patients"}
+OF_ALL_CELLS = {"table", "findings", "paper", "share", "share_with_patients"}
 
 
 def _rules():

@@ -157,7 +157,7 @@ def test_the_cost_of_a_mechanism_is_the_mean_over_its_noise():
 
 
 def test_what_the_cells_were_trained_with_is_one_line():
-    cells = [manifest(), manifest("none", opacus="1.5.0")]
+    cells = [manifest("bookkeeping"), manifest("none", opacus="1.5.0")]
     assert software.of_cells(cells) == {
         "words": "Python 3.11.7, torch 2.13.0+cpu, Opacus 1.6.0, commit aaaaaaa, "
         "on AMD EPYC, 2 threads",
@@ -281,6 +281,7 @@ def test_of_the_jobs_that_failed_the_first_are_named_with_their_sentences(tmp_pa
         "train/mine/sigma0.5/seed0.log: failed: ValueError: z",
     ]
     killed = [Path("predict/b.log"), Path("predict/c.log")]
+    assert unfinished.failures([killed * 9, [cell]])[0].startswith("train/mine/sigma0.5/seed0.log")
     assert unfinished.failures([killed]) == [
         "predict/b.log: started, not finished",
         "predict/c.log: not started",

@@ -1,5 +1,6 @@
 """A finished study after a failure, a deletion or a change of its raw data: what runs again."""
 
+import base64
 import os
 import re
 import shlex
@@ -145,6 +146,16 @@ def test_cells_of_other_settings_are_not_kept_where_no_record_tells_of_them(ther
     assert ran(said) == set()
     shutil.rmtree(there.folder / "results" / "tiny" / "cells")
     assert there.would_run()["train"] == 2
+
+
+def test_a_cell_that_snakemake_left_in_training_is_trained_with_the_new_settings(there):
+    """Its job went on alone and wrote the files, of which there is no record but a mark."""
+    shutil.rmtree(there.folder / ".snakemake" / "metadata")
+    marks = there.folder / ".snakemake" / "incomplete"
+    manifest = f"results/tiny/cells/{CELL}/manifest.json"
+    (marks / base64.urlsafe_b64encode(manifest.encode()).decode()).write_text("{}")
+    there.write(STUDY | {"training": STUDY["training"] | {"epochs": 2}})
+    assert there.would_run()["train"] == 1
 
 
 def test_the_profile_of_a_site_is_not_that_of_the_report(there, tmp_path):

@@ -135,7 +135,9 @@ TABLES = {
 def manifest(engine: str = "opacus", commit: str | None = 40 * "a", **versions: str) -> dict:
     """What the front page reads of the manifest of a cell."""
     return {
-        "settings": {"identity": {"engine": engine}},
+        "settings": {
+            "identity": {"engine": engine, "privacy": "none" if engine == "none" else "sigma1"}
+        },
         "versions": {"python": "3.11.7", "torch": "2.13.0+cpu", "opacus": "1.6.0"} | versions,
         "commit": commit,
         "device": "AMD EPYC, 2 threads",

@@ -25,12 +25,15 @@ def checked_files(table):
 def check_settings():
     """UserError where a cell was trained with other settings and Snakemake cannot tell.
 
-    It tells by its records of what was made with what, and results/ may be here without.
+    It tells by its records of what was made with what, and results/ may be here without. What it
+    has marked as begun and not ended it makes anew.
     """
     differing = {}
     for folder, cell in CELLS.items() if workflow.is_main_process else ():
         manifest = f"{RESULTS}/cells/{folder}/manifest.json"
-        if Path(manifest).exists() and not workflow.persistence.metadata(IOFile(manifest)):
+        known = workflow.persistence.metadata(IOFile(manifest))
+        begun = workflow.persistence._filter_incomplete_keys([manifest])  # public: of jobs only
+        if Path(manifest).exists() and not known and not begun:
             trained, settings = files.read_json(manifest), cells.settings(STUDY, cell)
             if why := unfinished.other_settings(trained, settings):
                 differing[folder] = why

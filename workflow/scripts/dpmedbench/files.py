@@ -94,8 +94,8 @@ def read_json(path: str | Path) -> dict:
         return dict(json.loads(Path(path).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{path}: found no JSON object ({error}), expected a whole file; delete it, and the "
-            "same command makes it again"
+            f"{path}: found no JSON object ({error}), expected a whole file; delete it to "
+            "have it made again"
         ) from error
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from dpmedbench.errors import UserError
 from dpmedbench.files import read_json, sha256
 
 FILES = {
@@ -52,7 +53,10 @@ def why(
     """
     if any(not (folder / name).exists() for name in FILES["train"]):
         return _stopped("training", logs["train"])
-    manifest = read_json(folder / "manifest.json")
+    try:
+        manifest = read_json(folder / "manifest.json")
+    except UserError as error:
+        return str(error)
     if other := other_settings(manifest, settings):
         return other
     if manifest.get("code") != code:
@@ -104,14 +108,14 @@ def failures(jobs: Iterable[Iterable[Path]]) -> list[str]:
     """A line for each job that failed, at most `MOST`: its log, and how it ended.
 
     `jobs` are the logs of each. Those of several jobs that a cluster runs as one fail as one; where
-    some of them say that they did, the others are not named.
+    some of them say that they did, the others are not named. Who says why comes first.
     """
     lines = []
     for logs in jobs:
         ends = [_stopped(f"{log}:", log) for log in logs]
         lines += [end for end in ends if " failed: " in end] or ends
     more = [f"and {len(lines) - MOST} more"] if len(lines) > MOST else []
-    return sorted(lines)[:MOST] + more
+    return sorted(lines, key=lambda line: (" failed: " not in line, line))[:MOST] + more
 
 
 def _stopped(step: str, log: Path) -> str:

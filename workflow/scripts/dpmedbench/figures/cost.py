@@ -117,7 +117,7 @@ def draw(
 
 
 def numbers(summary: pd.DataFrame) -> str:
-    """Time and memory relative to non-private training, lowest to highest noise level."""
+    """Time and memory relative to non-private training, lowest and highest of all noise levels."""
     said = []
     for quantity in QUANTITIES[:2]:
         part = summary[summary["metric"] == quantity.ratio].dropna(subset="value")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-# what of a manifest's versions changes results: in every cell, and in those of an engine
+# what of a manifest's versions changes results: in every cell, in private ones, and of an engine
 ALWAYS = {"python": "Python", "torch": "torch"}
-OF_ENGINE = {"opacus": ("opacus", "Opacus"), "fastdp": ("fastDP", "fastDP")}
+PRIVATE = {"opacus": "Opacus"}  # accounts for all of them
+OF_ENGINE = {"fastdp": {"fastDP": "fastDP"}}
 UNKNOWN = "unknown"
 COMMIT, DEVICE = "commit", "on"
 
@@ -23,7 +24,7 @@ def of_cells(manifests: Sequence[Mapping]) -> dict[str, object]:
     for manifest in manifests:
         for name, value in _facts(manifest):
             found.setdefault(name, Counter())[value] += 1
-    order = [*ALWAYS.values(), *(name for _, name in OF_ENGINE.values()), COMMIT, DEVICE]
+    order = [*ALWAYS.values(), *PRIVATE.values(), *OF_ENGINE["fastdp"].values(), COMMIT, DEVICE]
     names = [name for name in order if name in found]
     return {
         "words": ", ".join(f"{name} {_values(found[name])}" for name in names),
@@ -33,12 +34,9 @@ def of_cells(manifests: Sequence[Mapping]) -> dict[str, object]:
 
 def _facts(manifest: Mapping) -> Iterator[tuple[str, str]]:
     """What of a cell is told, as (name, value)."""
-    versions = manifest["versions"]
-    for package, name in ALWAYS.items():
-        yield name, versions[package]
-    engine = manifest["settings"]["identity"]["engine"]
-    if engine in OF_ENGINE:
-        package, name = OF_ENGINE[engine]
+    identity, versions = manifest["settings"]["identity"], manifest["versions"]
+    private = PRIVATE if identity["privacy"].startswith(("sigma", "eps")) else {}
+    for package, name in (ALWAYS | private | OF_ENGINE.get(identity["engine"], {})).items():
         yield name, versions.get(package, UNKNOWN)
     yield COMMIT, _short(manifest["commit"])
     yield DEVICE, manifest["device"]
