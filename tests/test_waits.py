@@ -84,5 +84,7 @@ def test_what_waits_for_a_gpu_is_seen(monkeypatch):
         assert there[torch.tensor([0])].add_(1).sum().item() == 1
         with pytest.raises(RuntimeError, match="found tensors on both devices"):
             there + torch.ones(3)
+        with pytest.raises(RuntimeError, match="found tensors on both devices"):
+            torch.ones(3)[there > 1]
     waits = ["index", "copy down", "copy up", "_local_scalar_dense", "index", "_local_scalar_dense"]
     assert gpu.waits == waits

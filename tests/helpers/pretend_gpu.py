@@ -17,6 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
@@ -50,8 +51,10 @@ class PretendGPU(TorchDispatchMode):
             asynchronous = upwards and (kwargs.get("non_blocking") or args[-1] is True)
             if (to == self.device) == upwards and not asynchronous:
                 self.waits.append("copy up" if upwards else "copy down")
-        elif name == "index":
+        elif name in INDEXING:
             indices = [x for x in tree_leaves(args[1]) if isinstance(x, torch.Tensor)]
+            if not isinstance(args[0], _Far):
+                raise RuntimeError(f"{function}: found tensors on both devices")
             if any(x.dtype == torch.bool or not isinstance(x, _Far) for x in indices):
                 self.waits.append(name)
         elif there and any(x.ndim for x in tensors if not isinstance(x, _Far)):
