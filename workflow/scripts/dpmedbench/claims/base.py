@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from dpmedbench import statistics
 from dpmedbench.evaluation import RUN, independent
-from dpmedbench.results import Results
+from dpmedbench.results import CELL, SETTING, Results
 from dpmedbench.statistics import CONFIDENCE
 from dpmedbench.summary import NOTHING, text
 from dpmedbench.verdicts import CONTRADICTED, NOT_RUN, SUPPORTED, UNCLEAR
@@ -180,14 +180,14 @@ def paired(
     """
     patients = ["patient"] if "patient" in first else []
     keys = [*on, *RUN, *patients]
-    names = [name for name in (*CONTEXT, "mechanism") if name not in keys]
+    names = [name for name in SETTING if name not in keys]
     sides = [  # a name that only one side has is not the other's
         side.rename(columns={name: f"{name}{end}" for name in names})
         for side, end in ((first, "_1"), (second, "_2"))
     ]
     pairs = sides[0].merge(sides[1], on=keys, suffixes=("_1", "_2"))
     pairs = pairs.dropna(subset=[f"{value}_1", f"{value}_2"])
-    telling = [f"{name}{end}" for name in (*CONTEXT, "mechanism") for end in ("", "_1", "_2")]
+    telling = [f"{name}{end}" for name in SETTING for end in ("", "_1", "_2")]
     return pairs.assign(
         first=pairs[f"{value}_1"],
         second=pairs[f"{value}_2"],
@@ -266,15 +266,14 @@ def trend(
     found = statistics.slope(cells, value, over, levels, confidence)
     if math.isnan(found[0]):
         return None
-    settings = cells[[*CONTEXT, "mechanism"]].drop_duplicates()
+    settings = cells[SETTING].drop_duplicates()
     return Estimate(*found, _of(len(cells[RUN].drop_duplicates()), len(settings)))
 
 
 def _connected(pairs: pd.DataFrame) -> np.ndarray:
     """A number for each pair, the same for those that a chain of shared cells connects."""
-    told = (*CONTEXT, "mechanism", *RUN)
     sides = (
-        pairs.reindex(columns=[name if name in pairs else f"{name}{end}" for name in told])
+        pairs.reindex(columns=[name if name in pairs else f"{name}{end}" for name in CELL])
         for end in ("_1", "_2")
     )
     cells = np.concatenate([side.to_numpy(str) for side in sides])
