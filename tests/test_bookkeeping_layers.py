@@ -94,6 +94,7 @@ NORMS = {
     "layer": nn.LayerNorm([4, 6, 6]),
     "layer without bias": nn.LayerNorm([6, 6], bias=False),
     "frozen batch": nn.BatchNorm2d(4).eval(),
+    "frozen batch without bias": nn.BatchNorm2d(4, bias=False).eval(),
 }
 
 

@@ -50,8 +50,8 @@ class Normalisation(Layer):
             shape = (-1, *(1 for _ in x.shape[2:]))
             # saved as (C, 1, ...): the same for all samples
             kept = module.running_mean.view(shape), scale.view(shape)
-            output = (x - kept[0]) * (kept[1] * weight.view(shape)) + bias.view(shape)
-            return output, kept
+            output = (x - kept[0]) * (kept[1] * weight.view(shape))
+            return output if bias is None else output + bias.view(shape), kept
         output, *kept = torch.native_group_norm(x, weight, bias, *self._groups(x), module.eps)
         return output, kept
 
