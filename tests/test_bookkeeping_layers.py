@@ -197,3 +197,22 @@ def test_a_transposed_convolution_takes_its_output_size_by_name():
     plain = model(x, output_size=(10, 10))
     BookKeeper(model)
     torch.testing.assert_close(model(x, output_size=(10, 10)), plain)
+
+
+class Sizes(nn.Module):
+    """A transposed convolution used twice, for outputs of two sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.up = nn.Conv2d(1, 2, 1), nn.ConvTranspose2d(2, 2, 3, stride=2)
+
+    def forward(self, x):
+        x = self.first(x)
+        return torch.cat([self.up(x, output_size=(n, n)).flatten(1) for n in (9, 10)], dim=1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_transposed_convolution_may_have_two_output_sizes(mode):
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(3, 1, 4, 4).double(), torch.randn(3).double()
+    check(Sizes().double(), inputs, targets, squares, mode)

@@ -23,7 +23,7 @@ class Convolution(Layer):
         self.transposed = module.transposed
         self.dimensions = len(module.kernel_size)
         self.padding = module.padding
-        self.output_padding = module.output_padding
+        self.output_padding = module.output_padding  # of the pass that is computed
         self.pad = None  # before the convolution, where it cannot pad by itself
         if not self.transposed and (module.padding_mode != "zeros" or module.padding == "same"):
             self.pad = list(module._reversed_padding_repeated_twice)
@@ -110,6 +110,16 @@ class Convolution(Layer):
     def _backward(self, g, x, weight, groups, which):
         """One output of the backward of a convolution: 0 the input's, 1 the weight's gradient."""
         wanted = [number == which for number in range(3)]
+        if self.transposed:  # uses of one layer may differ in it
+            module, sides = self.module, zip(x.shape[2:], g.shape[2:], strict=True)
+            self.output_padding = [
+                after
+                - (before - 1) * module.stride[axis]
+                + 2 * module.padding[axis]
+                - module.dilation[axis] * (module.kernel_size[axis] - 1)
+                - 1
+                for axis, (before, after) in enumerate(sides)
+            ]
         return torch.ops.aten.convolution_backward(
             g, x, weight, None, *self._geometry(groups), wanted
         )[which]
