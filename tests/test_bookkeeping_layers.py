@@ -216,3 +216,11 @@ def test_a_transposed_convolution_may_have_two_output_sizes(mode):
     torch.manual_seed(0)
     inputs, targets = torch.randn(3, 1, 4, 4).double(), torch.randn(3).double()
     check(Sizes().double(), inputs, targets, squares, mode)
+
+
+@pytest.mark.parametrize("padding", [None, 2])
+@pytest.mark.parametrize("mode", MODES)
+def test_one_index_a_record(mode, padding):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(7, 4, padding_idx=padding), nn.Tanh(), nn.Linear(4, 2))
+    check(model.double(), torch.tensor([0, 2, 3, 3]), torch.randn(4).double(), squares, mode)

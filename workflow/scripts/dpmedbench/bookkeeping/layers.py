@@ -153,7 +153,7 @@ class Embedding(Layer):
     def prepared(self, x, g, kept):
         if self.module.padding_idx is not None:
             g = g.masked_fill((x == self.module.padding_idx).unsqueeze(-1), 0)
-        return x, g
+        return (x, g) if x.ndim > 1 else (x[:, None], g[:, None])  # one index a record
 
     def sizes(self, x, g):
         return x[0].numel(), len(self.module.weight), g.shape[-1]
