@@ -77,6 +77,17 @@ class Centred(nn.Module):
         return x - x.mean(0)
 
 
+class Since(nn.Module):
+    """Adds up what came so far: along the batch, and from its end where `back`."""
+
+    def __init__(self, back):
+        super().__init__()
+        self.back = back
+
+    def forward(self, x):
+        return x.flip(0).cumsum(0).flip(0) if self.back else x.cumsum(0)
+
+
 NO_STATISTICS = {"track_running_stats": False}
 
 
@@ -104,6 +115,14 @@ NO_STATISTICS = {"track_running_stats": False}
             nn.Sequential(nn.Linear(3, 3), Centred(), nn.Linear(3, 3)),
             one_a_sample,
             "layer 0: what it gives for one record is in the loss of another",
+        ),
+        *(
+            (
+                nn.Sequential(nn.Linear(3, 3), Since(back), nn.Linear(3, 3)),
+                one_a_sample,
+                "layer 0: what it gives for one record is in the loss of another",
+            )
+            for back in (False, True)
         ),
     ],
 )

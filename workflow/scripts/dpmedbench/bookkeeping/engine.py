@@ -185,7 +185,7 @@ class BookKeeper:
                 f"layer {layer.name}: found {len(g)} rows in its output, expected the batch of "
                 f"{self._batch} samples; keep the batch in the first dimension"
             )
-        if self._guard.proving:
+        if self._guard.proved is not None:
             self._guard.look(layer, g)
             return
         self._expect_wide(g, f"gradients in layer {layer.name}")

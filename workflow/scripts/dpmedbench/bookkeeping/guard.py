@@ -20,7 +20,7 @@ class Guard:
     """
 
     def __init__(self, model: nn.Module, trainable: Mapping[str, nn.Parameter]):
-        self.proving = False  # whether a backward pass is for `look` alone
+        self.proved: int | None = None  # the record whose backward pass is for `look` alone
         self._proven = False
         self._trainable = dict(trainable)
         self._mixing = mixing.candidates(model)
@@ -68,26 +68,30 @@ class Guard:
     def prove(self, losses: torch.Tensor) -> None:
         """On the first batch of several records: what layers give for one is in its loss alone.
 
-        The backward pass of each layer must call `look`. What mixes records before the first
-        trained layer is not seen, nor is anything through activations that are recomputed by
-        reentrant checkpoints.
+        Looked at are the losses of the first and of the last: what takes the batch for a sequence,
+        as torch's recurrent layers do unless told otherwise, may look back only. The backward pass
+        of each layer must call `look`. What mixes records before the first trained layer is not
+        seen, nor is anything through activations that are recomputed by reentrant checkpoints.
         """
         if self._proven or len(losses) < 2 or not losses.isfinite().all():
             return
-        self.proving = True
+        trained = [p for p in self._trainable.values() if p.requires_grad]
         try:
-            trained = [p for p in self._trainable.values() if p.requires_grad]
-            torch.autograd.grad(losses[0], trained, retain_graph=True, allow_unused=True)
+            for self.proved in (0, len(losses) - 1):
+                torch.autograd.grad(
+                    losses[self.proved], trained, retain_graph=True, allow_unused=True
+                )
         except RuntimeError as error:
             if "checkpoint" not in str(error).lower():
                 raise
         finally:
-            self.proving = False
+            self.proved = None
         self._proven = True
 
     def look(self, layer: Layer, g: torch.Tensor) -> None:
-        """Refuse a gradient (B, ...) of the first record's loss that is not of the first alone."""
-        if g[1:].count_nonzero() and g[1:].nan_to_num().any():
+        """Refuse a gradient (B, ...) of the proved record's loss that is not of it alone."""
+        others = g[: self.proved], g[self.proved + 1 :]
+        if any(part.count_nonzero() and part.nan_to_num().any() for part in others):
             raise UserError(
                 f"layer {layer.name}: what it gives for one record is in the loss of another, "
                 "so that no gradient is of one record alone; take out what mixes the batch"
