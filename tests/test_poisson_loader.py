@@ -61,6 +61,42 @@ def test_one_batch_in_two_steps_is_refused():
         backward(model, criterion, batch)
 
 
+def test_a_step_without_a_batch_is_refused():
+    model, optimizer, criterion, loader = private(noise_multiplier=1.0)
+    with pytest.raises(UserError, match="found no batch since the step before, expected one step"):
+        optimizer.step()
+    for batch in loader:
+        backward(model, criterion, batch)
+        optimizer.step()
+        with pytest.raises(UserError, match="this one would be noise alone"):
+            optimizer.step()
+        optimizer.zero_grad()
+
+
+class Inherited(torch.optim.SGD):
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+def test_an_optimizer_that_steps_twice_is_refused():
+    """Torch runs its hooks for both, and the second would put noise in the place of the sums."""
+    model = network()
+    torch.optim.SGD(model.parameters())  # its class has hooks from its first instance on
+    model, optimizer, criterion, loader = PrivacyEngine().make_private(
+        module=model,
+        optimizer=Inherited(model.parameters(), lr=0.1),
+        criterion=nn.CrossEntropyLoss(),
+        data_loader=DataLoader(TensorDataset(*data()), batch_size=8),
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+    )
+    before = [p.detach().clone() for p in model.parameters()]
+    backward(model, criterion, next(iter(loader)))
+    with pytest.raises(UserError, match="calls that of its base class"):
+        optimizer.step()
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
 def test_an_epoch_may_end_early():
     model, optimizer, criterion, loader = private()
     for _ in range(3):

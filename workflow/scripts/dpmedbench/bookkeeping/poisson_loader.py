@@ -63,7 +63,13 @@ class Ledger:
         self._records, self._stale = 0, False
 
     def released(self) -> None:
-        """A step has released what came in."""
+        """A step releases what came in. UserError where no batch was drawn for it."""
+        if not self._open:
+            raise UserError(
+                "optimizer.step(): found no batch since the step before, expected one step for "
+                "each batch of the private loader; this one would be noise alone (also where the "
+                "optimiser's own step calls that of its base class, which counts as another)"
+            )
         self._open = self._left = self._stale = False
 
 

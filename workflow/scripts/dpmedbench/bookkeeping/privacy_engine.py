@@ -125,11 +125,11 @@ class PrivacyEngine:
             _check_parameters(module, optimizer, book)
             sums = book.sums()
             _check_norms(book.norms())
+            ledger.released()
             std = noise_multiplier * clipping_norm(book.thresholds)
             for parameter, total in zip(book.parameters, sums, strict=True):
                 drawn = self._noise().normal(total.shape, total.dtype, total.device)
                 parameter.grad = total.add_(drawn, alpha=std).div_(divisor)
-            ledger.released()
             self.steps += 1
 
         optimizer.register_step_pre_hook(release)
