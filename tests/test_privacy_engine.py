@@ -283,6 +283,31 @@ def test_no_noise_is_calibrated_to_an_approximation():
         )
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.LBFGS])
+def test_a_closure_is_refused(optimizer):
+    """It would compute gradients after the noise was added."""
+    model = network()
+    model, made, criterion, loader = PrivacyEngine().make_private(
+        module=model,
+        optimizer=optimizer(model.parameters(), lr=0.1),
+        criterion=nn.CrossEntropyLoss(),
+        data_loader=DataLoader(TensorDataset(*data()), batch_size=8),
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+    )
+    images, labels = next(iter(loader))
+
+    def closure():
+        loss = criterion(model(images), labels)
+        loss.backward()
+        return loss
+
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(UserError, match=r"optimizer.step\(\): found a closure, whose gradients"):
+        made.step(closure)
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
 def test_an_engine_serves_one_run():
     engine = PrivacyEngine()
     private(engine=engine)

@@ -121,7 +121,8 @@ class PrivacyEngine:
         self._draws = self._randomness("sampling", "cpu")
         divisor = size if loss_reduction == "mean" else 1
 
-        def release(*_) -> None:
+        def release(_, arguments, keywords) -> None:
+            _check_closure((*arguments[1:], *keywords.values()))
             _check_parameters(module, optimizer, book)
             sums = book.sums()
             _check_norms(book.norms())
@@ -259,6 +260,16 @@ def _check_parameters(
             else f"{len(held - own.keys())} of its parameters are no trainable ones of the module"
         )
         raise UserError(f"optimizer: {problem}; make it over the module's trainable parameters")
+
+
+def _check_closure(arguments: Sequence) -> None:
+    """A closure runs behind the noise, once or often."""
+    if any(callable(argument) for argument in arguments):
+        raise UserError(
+            "optimizer.step(): found a closure, whose gradients would have no noise, expected "
+            "none; call backward() before step(), and take an optimiser that needs no closure "
+            "(not LBFGS)"
+        )
 
 
 def _check_norms(norms: torch.Tensor | None) -> None:
