@@ -236,8 +236,16 @@ def test_an_unknown_clipping_function_is_refused():
 
 
 def test_parameters_in_half_precision_are_refused():
-    with pytest.raises(UserError, match=r"layer 0 \(Linear\): found parameters in half precision"):
+    with pytest.raises(UserError, match=r"parameter 0\.weight: found torch\.bfloat16, in which"):
         BookKeeper(nn.Sequential(nn.Linear(3, 3).bfloat16()))
+
+
+def test_parameters_that_become_half_precision_are_refused():
+    model = nn.Linear(3, 3)
+    book = BookKeeper(model)
+    model.half()
+    with pytest.raises(UserError, match=r"parameter weight: found torch\.float16, in which sums"):
+        book.backward(one_a_sample(model(torch.randn(2, 3).half()).float()))
 
 
 def test_an_ordinary_backward_pass_is_refused():

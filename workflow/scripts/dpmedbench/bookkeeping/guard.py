@@ -17,12 +17,16 @@ class Guard:
 
     Args:
         trainable: the parameters of `model` by name.
+
+    Raises:
+        UserError: for one of them in half precision.
     """
 
     def __init__(self, model: nn.Module, trainable: Mapping[str, nn.Parameter]):
         self.proved: int | None = None  # the record whose backward pass is for `look` alone
         self._proven = False
         self._trainable = dict(trainable)
+        self._refuse_half()
         self._mixing = mixing.candidates(model)
         self._changed: str | None = None
         self._hooks = [
@@ -41,9 +45,10 @@ class Guard:
         """To be called ahead of a backward pass.
 
         Raises:
-            UserError: for gradients that are there already, a layer that mixes records, or a
-                buffer that the forward pass changed.
+            UserError: for gradients that are there already, parameters that became half precision,
+                a layer that mixes records, or a buffer that the forward pass changed.
         """
+        self._refuse_half()
         self._refuse_gradients(
             "holds a gradient from elsewhere; call optimizer.zero_grad(set_to_none=True) first"
         )
@@ -96,6 +101,14 @@ class Guard:
                 f"layer {layer.name}: what it gives for one record is in the loss of another, "
                 "so that no gradient is of one record alone; take out what mixes the batch"
             )
+
+    def _refuse_half(self) -> None:
+        for name, parameter in self._trainable.items():
+            if parameter.dtype.itemsize < 4:
+                raise UserError(
+                    f"parameter {name}: found {parameter.dtype}, in which sums round past the "
+                    "bound of clipping; keep it in float32 and use torch.autocast"
+                )
 
     def _refuse_gradients(self, problem: str) -> None:
         for name, parameter in self._trainable.items():

@@ -60,11 +60,6 @@ def layers_of(model: nn.Module) -> list[Layer]:
                 "layer by a supported one (docs/bookkeeping.md) or freeze it with "
                 "requires_grad_(False)"
             )
-        if any(module.get_parameter(key).dtype.itemsize < 4 for key in own):
-            raise UserError(
-                f"{what}: found parameters in half precision, in which sums round past the bound "
-                "of clipping; keep them in float32 and use torch.autocast"
-            )
         layer = kind(name, module)
         if problem := layer.check():
             raise UserError(f"{what}: {problem}")
