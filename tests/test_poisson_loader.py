@@ -199,3 +199,36 @@ def test_a_sampler_that_leaves_records_out_is_refused(sampler):
             noise_multiplier=1.0,
             max_grad_norm=1.0,
         )
+
+
+def made_of(dataset):
+    model = network()
+    return PrivacyEngine().make_private(
+        module=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        criterion=nn.CrossEntropyLoss(),
+        data_loader=DataLoader(dataset, batch_size=2),
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+    )
+
+
+def test_batches_that_cannot_be_empty_are_refused_before_one_is():
+    """A list of names has no empty form; the first empty batch came by chance, in mid-training."""
+    images, labels = data(4)
+    rows = [
+        (image, label, f"{n}.png")
+        for n, (image, label) in enumerate(zip(images, labels, strict=True))
+    ]
+    with pytest.raises(
+        UserError, match=r"data_loader: found batches of which none can be empty \(Un"
+    ):
+        made_of(rows)
+    made_of([{"image": image, "label": label} for image, label, _ in rows])
+
+
+def test_a_subset_that_repeats_records_is_refused():
+    whole = TensorDataset(*data())
+    with pytest.raises(UserError, match="found a Subset that repeats 2 of its 5 indices"):
+        made_of(torch.utils.data.Subset(whole, [0, 0, 0, 1, 2]))
+    made_of(torch.utils.data.Subset(whole, torch.tensor([0, 3, 1])))

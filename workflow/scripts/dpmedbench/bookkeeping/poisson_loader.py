@@ -6,9 +6,15 @@ import math
 from collections import deque
 from collections.abc import Iterator
 
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+)
 
-from dpmedbench.errors import UserError
+from dpmedbench.errors import UserError, one_line
 from dpmedbench.privacy.randomness import Randomness
 from dpmedbench.privacy.sampling import PoissonSampler
 
@@ -84,6 +90,14 @@ class PoissonLoader(DataLoader):
 
         collate = wrap_collate_with_empty(collate_fn=loader.collate_fn)
         collate([loader.dataset[0]])  # it learns the form of a batch from the first that it sees
+        try:
+            collate([])
+        except (TypeError, IndexError) as error:
+            raise UserError(
+                f"data_loader: found batches of which none can be empty ({one_line(error)}), as "
+                "some of the private loader are; expected tensors, or lists or dicts of them: "
+                "leave names and the like out"
+            ) from None
         super().__init__(
             loader.dataset,
             batch_sampler=_Batches(*sizes(loader), draws),
@@ -138,7 +152,12 @@ def sizes(loader: DataLoader) -> tuple[int, int]:
             "record may be drawn"
         )
     sampler, size, records = loader.sampler, loader.batch_size, len(loader.dataset)
-    if size is None or not 1 <= size <= records:
+    if size is None:
+        raise UserError(
+            "data_loader: found none with a batch_size (it has a batch_sampler, or make_private "
+            "gave it before), expected DataLoader(dataset, batch_size=...)"
+        )
+    if not 1 <= size <= records:
         raise UserError(
             f"data_loader: found batch_size {size} for {records} records, expected 1 to {records}"
         )
@@ -151,4 +170,11 @@ def sizes(loader: DataLoader) -> tuple[int, int]:
             "batches are drawn anew from the whole dataset: make it a torch.utils.data.Subset of "
             "what is to be trained on, and leave the sampler out"
         )
+    if isinstance(loader.dataset, Subset):
+        rows = [int(row) for row in loader.dataset.indices]
+        if twice := len(rows) - len(set(rows)):
+            raise UserError(
+                f"data_loader: found a Subset that repeats {twice} of its {records} indices, of "
+                "whose records epsilon would be too small; name each once"
+            )
     return size, records
