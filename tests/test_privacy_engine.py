@@ -175,6 +175,53 @@ def test_mistakes_are_one_sentence(options, message):
         step(*private(**options)[:3], [data()])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_epsilon": 0.0}, "target_epsilon: found 0.0, expected a number above 0"),
+        ({"target_epsilon": math.inf}, "target_epsilon: found inf, expected a number above 0"),
+        ({"target_delta": 1.0}, "target_delta: found 1.0, expected a number between 0 and 1"),
+        ({"target_delta": 0.0}, "target_delta: found 0.0, expected a number between 0 and 1"),
+        ({"epochs": 0}, "epochs: found 0, expected a whole number above 0"),
+        ({"epochs": 1.5}, "epochs: found 1.5, expected a whole number above 0"),
+    ],
+)
+def test_mistakes_in_a_target_are_one_sentence(options, message):
+    given = {"target_epsilon": 4.0, "target_delta": 1e-3, "epochs": 2} | options
+    with pytest.raises(UserError, match=message):
+        PrivacyEngine().make_private_with_epsilon(data_loader=None, **given)
+
+
+@pytest.mark.parametrize("delta", [0, 1, -1e-5, 2.0, math.nan])
+def test_a_delta_that_is_no_probability_has_no_epsilon(delta):
+    with pytest.raises(UserError, match=r"delta: found .*, expected a number between 0 and 1"):
+        PrivacyEngine().get_epsilon(delta)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda loss: loss + loss, lambda loss: loss / 2, lambda loss: 0.5 * loss, lambda x: sum([x])],
+)
+def test_arithmetic_with_a_loss_is_refused_and_the_way_named(made):
+    model, _, criterion, _ = private()
+    images, labels = data(4)
+    with pytest.raises(
+        UserError, match=r"loss: found arithmetic .* write sums and weights into the"
+    ):
+        made(criterion(model(images), labels))
+
+
+def test_what_make_private_gave_is_not_made_private_again():
+    """As in a notebook whose cell runs twice."""
+    model, optimizer, criterion, loader = private()
+    given = {"module": model, "optimizer": optimizer, "noise_multiplier": 1.0, "max_grad_norm": 1.0}
+    with pytest.raises(UserError, match=r"data_loader: found none with a batch_size .* make_priv"):
+        PrivacyEngine().make_private(criterion=criterion, data_loader=loader, **given)
+    plain = DataLoader(TensorDataset(*data()), batch_size=8)
+    with pytest.raises(UserError, match="criterion: found one that make_private gave before"):
+        PrivacyEngine().make_private(criterion=criterion, data_loader=plain, **given)
+
+
 def test_the_optimizer_must_hold_just_what_is_trained():
     model = network()
     loader = DataLoader(TensorDataset(*data()), batch_size=8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 
@@ -20,6 +21,11 @@ class PrivateCriterion:
     def __init__(self, criterion: Callable, loss_reduction: str):
         if loss_reduction not in REDUCTIONS:
             raise UserError(f"loss_reduction: found {loss_reduction!r}, expected mean or sum")
+        if isinstance(criterion, PrivateCriterion):
+            raise UserError(
+                "criterion: found one that make_private gave before, expected the one it was made "
+                "of"
+            )
         own = getattr(criterion, "reduction", None)
         if own not in (None, "none", *REDUCTIONS):
             raise UserError(
@@ -82,6 +88,15 @@ class PrivateLoss:
             self.book.sums(), self.book.norms()
             self.ledger.forgotten()
             raise
+
+    def __add__(self, other) -> NoReturn:
+        raise UserError(
+            "loss: found arithmetic with the loss of a private criterion, which is one a sample; "
+            "write sums and weights into the criterion, a function of (outputs, targets), and call "
+            "backward for parts of a batch as they are"
+        )
+
+    __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __add__
 
     def detach(self) -> torch.Tensor:
         """The reduced loss, without graph."""

@@ -178,7 +178,8 @@ class BookKeeper:
         if not self._batch:
             raise UserError(
                 "loss.backward(): found a backward pass of a private model that would not clip; "
-                "give the losses of the samples, (B,), to BookKeeper.backward"
+                "call the criterion that make_private gave, and backward() of its loss, or give "
+                "the losses of the samples, (B,), to BookKeeper.backward"
             )
         if len(g) != self._batch:
             raise UserError(

@@ -143,6 +143,11 @@ class PrivacyEngine:
 
         UserError also with accountant gdp, which gives no bound to calibrate to.
         """
+        _check_delta("target_delta", target_delta)
+        if not 0 < target_epsilon < math.inf:
+            raise UserError(f"target_epsilon: found {target_epsilon}, expected a number above 0")
+        if epochs < 1 or epochs % 1:
+            raise UserError(f"epochs: found {epochs}, expected a whole number above 0")
         if accounting.approximate(self.accountant, "poisson"):
             raise UserError(
                 "accountant: found gdp, an approximation that may be below what is spent, expected "
@@ -160,6 +165,7 @@ class PrivacyEngine:
 
     def get_epsilon(self, delta: float) -> float:
         """Epsilon spent so far, at `delta`; inf without noise."""
+        _check_delta("delta", delta)
         if not self.steps:
             return 0.0
         if not self.noise_multiplier > 0:
@@ -221,6 +227,13 @@ class PrivacyEngine:
 
     def _randomness(self, purpose: str, device: torch.device | str) -> Randomness:
         return stream(None if self.secure_rng else self._seed, purpose, device)
+
+
+def _check_delta(name: str, delta: float) -> None:
+    if not 0 < delta < 1:
+        raise UserError(
+            f"{name}: found {delta}, expected a number between 0 and 1, below 1 / len(dataset)"
+        )
 
 
 def _thresholds(module, max_grad_norm, clipping) -> tuple[float, ...]:
