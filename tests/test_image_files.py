@@ -76,8 +76,10 @@ def test_every_format_and_depth(tmp_path):
             "values from 0 to 1.5 of type float64, expected 0 to 1; set white",
         ),
         (np.array([[0.0, np.nan]]), "values from nan to nan"),
-        (np.zeros((2, 3, 4), np.uint8), r"shape \(2, 3, 4\), expected \(rows, columns\)"),
-        (np.zeros(3, np.uint8), r"an array of shape \(3,\)"),
+        (np.zeros((2, 3, 4), np.uint8), r"shape \(2, 3, 4\), expected real numbers in \(rows, "),
+        (np.zeros(3, np.uint8), r"shape \(3,\)"),
+        (np.full((2, 3), 1 + 1j), "found an array of type complex128"),
+        (np.full((2, 3), "a"), "found an array of type <U1"),
         (np.zeros((0, 3), np.uint8), r"shape \(0, 3\)"),
         (np.array([None]), "no readable file"),
     ],
@@ -126,7 +128,7 @@ def test_masks_that_cannot_be_told_are_refused(tmp_path):
         image_files.mask(saved(tmp_path, np.array([[0, 7]])), 2)
     with pytest.raises(UserError, match="found the value 256"):
         image_files.mask(saved(tmp_path, np.array([[0, 256]])), 2)
-    for other in (np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2))):
+    for other in (np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2)), np.zeros((0, 2), np.uint8)):
         with pytest.raises(UserError, match="one whole number a pixel"):
             image_files.mask(saved(tmp_path, other), 2)
     palette = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
@@ -200,6 +202,18 @@ def test_dicom_is_read_as_it_asks_to_be_shown(tmp_path):
     np.testing.assert_array_equal(shown(dicom(path, signed)), [[0, 128, 255]])
     colour = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
     np.testing.assert_array_equal(image_files.image(dicom(path, colour, 8), 3), colour)
+
+
+def test_a_dicom_mask_has_the_numbers_that_are_stored(tmp_path):
+    """As it is shown, a few classes in 12 bits are all black."""
+    pytest.importorskip("pydicom")
+    stored = np.array([[0, 1, 8]], np.uint16)
+    for tags in (
+        {},
+        {"WindowCenter": 1, "WindowWidth": 2},
+        {"PhotometricInterpretation": "MONOCHROME1"},
+    ):
+        assert image_files.mask(dicom(tmp_path / "m", stored, **tags), 9).tolist() == [[0, 1, 8]]
 
 
 def test_dicom_that_is_no_plain_image_is_refused(tmp_path):

@@ -43,7 +43,7 @@ def mask(path: Path, classes: int, values: Sequence[int] | None = None) -> np.nd
     classes may mean either; Unreadable for a broken file.
     """
     array = _read(path, indices=True)
-    if array.ndim != 2 or array.dtype.kind not in "bui":
+    if not array.size or array.ndim != 2 or array.dtype.kind not in "bui":
         raise UserError(
             f"{path}: found {array.dtype} of shape {array.shape}, expected one whole number a "
             "pixel; save the mask as grey values or palette indices."
@@ -69,10 +69,11 @@ def mask(path: Path, classes: int, values: Sequence[int] | None = None) -> np.nd
 
 
 def _to_bytes(path: Path, array: np.ndarray, white: float | None) -> np.ndarray:
-    if not array.size or not (array.ndim == 2 or array.shape[2:] == (3,)):
+    shaped = array.size and (array.ndim == 2 or array.shape[2:] == (3,))
+    if not shaped or array.dtype.kind not in "buif":
         raise UserError(
-            f"{path}: found an array of shape {array.shape}, expected (rows, columns) or (rows, "
-            "columns, 3); save one image a file."
+            f"{path}: found an array of type {array.dtype} and shape {array.shape}, expected real "
+            "numbers in (rows, columns) or (rows, columns, 3); save one image a file."
         )
     if array.dtype == np.uint8:
         return array
@@ -89,7 +90,7 @@ def _to_bytes(path: Path, array: np.ndarray, white: float | None) -> np.ndarray:
 
 
 def _read(path: Path, indices: bool = False) -> np.ndarray:
-    """The array in the file; with `indices` a palette is left aside."""
+    """The array in the file; with `indices` as it is stored, whatever it asks to be shown as."""
     try:
         with open(path, "rb") as handle:
             head = handle.read(132)
@@ -98,7 +99,7 @@ def _read(path: Path, indices: bool = False) -> np.ndarray:
         if head.startswith(b"\x93NUMPY"):
             return _numpy(path)
         if head[128:] == b"DICM":
-            return _dicom(path)
+            return _dicom(path, indices)
         return _picture(path, indices)
     except UserError:
         raise
@@ -132,8 +133,8 @@ def _picture(path: Path, indices: bool) -> np.ndarray:
         return np.asarray(picture.convert("L" if picture.mode == "LA" else "RGB"))
 
 
-def _dicom(path: Path) -> np.ndarray:
-    """A DICOM file as it asks to be shown, uint8.
+def _dicom(path: Path, indices: bool) -> np.ndarray:
+    """A DICOM file as it asks to be shown, uint8; with `indices` the values it stores.
 
     Stored values are rescaled (slope and intercept), and its first window, or without one the
     whole range of the stored bits, becomes 0 to 255; MONOCHROME1 is inverted.
@@ -163,7 +164,7 @@ def _dicom(path: Path) -> np.ndarray:
             "colour image; export it as PNG."
         )
     pixels = dataset.pixel_array
-    if not kind.startswith("MONOCHROME"):
+    if indices or not kind.startswith("MONOCHROME"):
         return pixels
     bits = int(dataset.BitsStored)
     lowest = -(1 << (bits - 1)) if dataset.PixelRepresentation else 0
