@@ -86,6 +86,18 @@ def test_another_way_of_execution_goes_on_from_the_checkpoint(tmp_path, monkeypa
         torch.testing.assert_close(value, again.weights()[name], rtol=1e-3, atol=1e-4)
 
 
+def test_a_cell_that_went_on_elsewhere_names_both_devices(tmp_path, monkeypatch):
+    """Its times are compared with those of no other."""
+    for stop, name in enumerate(["one", "other", "other", "one", "one"], start=1):
+        with monkeypatch.context() as here:
+            here.setattr(cost, "device_name", lambda *_, name=name: name)
+            stop_after(here, stop)
+            with pytest.raises(KeyboardInterrupt):
+                trained(tmp_path, epochs=5)
+    cell = trained(tmp_path, epochs=5)
+    assert outcome.costs(cell)["device"] == "one; from epoch 2: other; from epoch 4: one"
+
+
 def test_the_first_step_of_a_cell_that_goes_on_is_not_timed(tmp_path, monkeypatch):
     """It takes up kernels and proofs anew, and warm-up was counted off before."""
     stop_after(monkeypatch, 2)

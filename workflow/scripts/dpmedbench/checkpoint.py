@@ -154,8 +154,12 @@ def restore(trainer: Trainer, state: dict) -> None:
     trainer.sampler.randomness.restore(state["sampler"])
     torch.set_rng_state(state["random"])
     trainer.history = state["history"]
+    before, here = state["place"]["device"], trainer.place["device"]
     if len(trainer.history) == trainer.options["epochs"]:  # nothing is left to train here
         trainer.place = state["place"]
+    elif before != here:  # its times are of neither
+        went_on = f"; from epoch {len(trainer.history) + 1}: {here}"
+        trainer.place["device"] = before + went_on * (not before.endswith(f": {here}"))
     if state["configured_batch"] == trainer.execution["physical_batch_size"]:
         trainer.halvings = max(trainer.halvings, state["halvings"])
     trainer.timer.seconds = state["step_seconds"]
