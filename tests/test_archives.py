@@ -93,6 +93,23 @@ def test_hidden_files_are_passed_over(tmp_path):
     assert contents(make_zip(tmp_path / "a.zip", FILES | hidden)) == FOUND
 
 
+def test_a_folder_that_cannot_be_listed_is_not_left_out_in_silence(tmp_path, monkeypatch):
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path).endswith(("/b", "lost+found")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    place = folder(tmp_path / "f", FILES | {"lost+found/a/1.x": b"no"})
+    assert "/b but no way to list it (Permission denied)" in refused(place)
+    assert "Permission denied" in refused(place / "b")
+    (place / "b" / "2.x").unlink()
+    (place / "b").rmdir()
+    assert list(contents(place)) == ["a/1.x", "a/10.x"]
+
+
 def test_nothing_there_gets_one_sentence(tmp_path):
     assert "found no file or folder, expected files." in refused(tmp_path / "nowhere")
     assert "found no file of this dataset" in refused(folder(tmp_path / "f", {"c/1.x": b""}))

@@ -76,9 +76,10 @@ def open_tree(path: Path, layout: str, expected: str) -> Tree:
     """The files whose names below a common top match the regular expression `layout`.
 
     `path` is the top itself, a folder up to `DEPTH` levels above the files, a zip or tar file, or
-    a folder with one such file in it. What starts with a dot and `__MACOSX` are passed over. The
-    same names and sizes below several tops count once; UserError where they differ, where no
-    name matches (`expected` says what should), and for a damaged or unsafe archive.
+    a folder with one such file in it. What starts with a dot, `__MACOSX` and `lost+found` are
+    passed over. The same names and sizes below several tops count once; UserError where they
+    differ, where no name matches (`expected` says what should), for a folder that cannot be listed,
+    and for a damaged or unsafe archive.
     """
     path = Path(path)
     sizes, read = _open(path)
@@ -166,7 +167,7 @@ def _trees(sizes: Mapping[str, int], layout: str) -> dict[str, dict[str, int]]:
 
 
 def _hidden(part: str) -> bool:
-    return part.startswith(".") or part == "__MACOSX"
+    return part.startswith(".") or part in ("__MACOSX", "lost+found")
 
 
 def _archive_in(folder: Path) -> Path | None:
@@ -191,8 +192,16 @@ def _open(path: Path) -> tuple[dict[str, int], Reader]:
 
 
 def _walk(folder: Path) -> dict[str, int]:
+    def refuse(error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):
+            return
+        raise UserError(
+            f"{folder}: found {error.filename} but no way to list it ({error.strerror}), expected "
+            "folders that can be read; check their permissions and the disk."
+        ) from error
+
     sizes = {}
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         below = Path(root).relative_to(folder)
         folders[:] = sorted(f for f in folders if not _hidden(f) and len(below.parts) < DEPTH)
         for name in files:
