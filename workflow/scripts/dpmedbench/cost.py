@@ -106,7 +106,7 @@ class PeakMemory:
 
 
 def _host_peak() -> int:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, TypeError):  # not Linux, or one that does not tell (gVisor)
         status = Path("/proc/self/status").read_text()
         return 1024 * int(re.search(r"^VmHWM:\s+(\d+)", status, re.MULTILINE)[1])
     unit = 1 if sys.platform == "darwin" else 1024
