@@ -81,6 +81,7 @@ def test_names_come_from_the_store_and_the_splits(tmp_path):
     assert bug_report.names(data, table) == stored
     table.write_text(table.read_text() + "0,train,Mistyped,3,Elsewhere\n0,train\n")
     assert bug_report.names(data, table) == stored | {"Mistyped", "Elsewhere"}
+    table.write_text('\ufeff"' + table.read_text().replace("\n", '",,,,\n', 1))  # a spreadsheet
     data.write_bytes(b"broken")
     assert bug_report.names(data, table) == stored | {"Mistyped", "Elsewhere"}
 

@@ -60,8 +60,9 @@ def names(data: Path, splits: Path) -> set[str]:
     found: set[str] = set()
     with contextlib.suppress(UserError), store.open_store(data) as records:
         found |= {*records.patients.tolist(), *records.sources.tolist()}
-    with contextlib.suppress(OSError, csv.Error), splits.open(errors="replace") as file:
-        lines = (line for line in file if not line.startswith("#"))
+    table = contextlib.suppress(OSError, csv.Error)
+    with table, splits.open(encoding="utf-8-sig", errors="replace") as file:
+        lines = (line for line in file if not line.startswith(("#", '"#')))
         for row in csv.DictReader(lines):
             found |= {row.get("patient"), row.get("source")}
     return found - {None, ""}
