@@ -53,10 +53,12 @@ def code_digest(script: str | Path, *plugins: str) -> str:
 def _tree(path: Path) -> ast.Module:
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
-            node
-        ):
-            node.body[0] = ast.Pass()
+        if isinstance(body := getattr(node, "body", None), list):  # without docstrings
+            node.body = [
+                part
+                for part in body
+                if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
+            ]
         elif isinstance(node, ast.JoinedStr):  # 3.12 finds an empty text behind f"{x:{y}}"
             node.values = [part for part in node.values if getattr(part, "value", None) != ""]
     return tree
