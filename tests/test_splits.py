@@ -259,7 +259,7 @@ def with_line(number, edit):
         (with_line(5, lambda t: "x" + t), "line 5: found fold 'x0'"),
         (with_line(5, lambda t: "0,train,p0,99,a"), "line 5: found record 99, expected 0 to 23"),
         (with_line(5, lambda t: "0,train,p0,-1,a"), "line 5: found record '-1'"),
-        (with_line(5, lambda t: "0,train"), "line 5: found record ''"),
+        (with_line(5, lambda t: "0,train"), "line 5: found 2 cells, expected 5"),
         (with_line(5, lambda t: t.replace("scan", "sc")), "line 5: found source"),
         (with_line(5, lambda t: t.replace(",p", ",q", 1)), "line 5: found patient 'q"),
         (with_line(2, lambda t: t.replace("split,", "part,")), "found no column split"),
@@ -267,8 +267,11 @@ def with_line(number, edit):
         (lambda lines: [*lines, lines[-1]], "for the second time in fold 0"),
         (lambda lines: [t for t in lines if ",val," not in t], "nothing in val of fold 0"),
         (lambda lines: lines[:2], "found no rows"),
-        (lambda lines: lines[:1], "found no readable CSV"),
-        (with_line(5, lambda t: t + ",more,and,more"), "found no readable CSV"),
+        (lambda lines: lines[:1], "found no column fold"),
+        (with_line(3, lambda t: t + ",more"), "line 3: found 6 cells, expected 5"),
+        (with_line(5, lambda t: t + ",more,and,more"), "line 5: found 8 cells, expected 5"),
+        (with_line(5, lambda t: "\n,,,,\n" + t.replace("train", "x")), "line 7: found split 'x'"),
+        (with_line(5, lambda t: t.replace("/", '"/')), "found no readable CSV"),
     ],
 )
 def test_a_wrong_edit_gets_one_sentence(tmp_path, change, expected):

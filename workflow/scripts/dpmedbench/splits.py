@@ -7,6 +7,7 @@ does not list is not used there.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import os
@@ -102,29 +103,38 @@ def read(path: Path, store: Store) -> pd.DataFrame:
     import pandas as pd
 
     comments, text = _parts(Path(path))
-    offset = comments.count("\n") + 2
+    above, reader = comments.count("\n"), csv.reader(io.StringIO(text), strict=True)
     try:
-        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).fillna("")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        columns = [name.strip() for name in next(reader, ())]
+        cells = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+        rows = {above + line: row for line, row in cells if any(row)}
+    except csv.Error as error:
         raise UserError(
-            f"{path}: found no readable CSV ({str(error).strip()}), expected the columns "
-            f"{', '.join(COLUMNS)}; correct or delete it."
+            f"{path} line {above + reader.line_num}: found no readable CSV ({error}), expected the "
+            f"columns {', '.join(COLUMNS)}; correct or delete the file."
         ) from error
 
     def refuse(row: int, problem: str) -> None:
-        raise UserError(f"{path} line {row + offset}: found {problem}; correct or delete the file.")
+        line = list(rows)[row]
+        raise UserError(f"{path} line {line}: found {problem}; correct or delete the file.")
 
     def first(wrong: Iterable[bool]) -> int | None:
-        rows = np.flatnonzero(np.asarray(wrong))
-        return int(rows[0]) if rows.size else None
+        found = np.flatnonzero(np.asarray(wrong))
+        return int(found[0]) if found.size else None
 
-    missing = [name for name in COLUMNS if name not in frame.columns]
+    missing = [name for name in COLUMNS if name not in columns]
     if missing:
         raise UserError(
             f"{path}: found no column {' and no '.join(missing)}, expected {', '.join(COLUMNS)} "
             "separated by commas; correct or delete the file."
         )
-    frame = frame[list(COLUMNS)].apply(lambda column: column.str.strip())
+    numbers = [len(row) for row in rows.values()]
+    if (row := first(np.array(numbers) != len(columns))) is not None:
+        refuse(row, f"{numbers[row]} cells, expected {len(columns)}")
+    places = {name: columns.index(name) for name in COLUMNS}
+    frame = pd.DataFrame(
+        {name: [row[place] for row in rows.values()] for name, place in places.items()}, dtype=str
+    )
     for name in ("fold", "record"):
         if (row := first(~frame[name].str.fullmatch(r"\d{1,9}"))) is not None:
             refuse(row, f"{name} {frame[name][row]!r}, expected a whole number from 0")
