@@ -266,7 +266,7 @@ def test_what_is_newer_than_what_was_made_of_it_makes_a_cell_missing(tmp_path):
 def test_of_the_jobs_that_failed_the_first_are_named_with_their_sentences(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = {
-        "preprocess/mine.log": "error in preprocess: m.csv: found no row, expected one\n",
+        "figures/my-data.log": "error in figures_my-data: a.h5: found none, expected one\n",
         "train/mine/sigma0.5/seed0.log": "1/9, 2 s left\nTraceback (x):\n  y\nValueError: z\n",
         "predict/a.log": "error in segment: a.h5: no room\n",
         "predict/b.log": "done\n",
@@ -276,8 +276,8 @@ def test_of_the_jobs_that_failed_the_first_are_named_with_their_sentences(tmp_pa
         Path(name).write_text(text)
     mine, cell, *group = map(Path, said)
     assert unfinished.failures([[cell], [mine], group]) == [
+        "figures/my-data.log: failed: a.h5: found none, expected one",
         "predict/a.log: failed: a.h5: no room",
-        "preprocess/mine.log: failed: m.csv: found no row, expected one",
         "train/mine/sigma0.5/seed0.log: failed: ValueError: z",
     ]
     killed = [Path("predict/b.log"), Path("predict/c.log")]

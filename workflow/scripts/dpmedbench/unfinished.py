@@ -126,7 +126,7 @@ def _stopped(step: str, log: Path) -> str:
         return f"{step} not started"
     if not lines:
         return f"{step} started, not finished"
-    if errors := [found for line in lines if (found := re.match(r"error in \w+: (.*)", line))]:
+    if errors := [found for line in lines if (found := re.match(r"error in [\w-]+: (.*)", line))]:
         return f"{step} failed: {errors[-1][1][:LONGEST]}"
     if traces := [place for place, line in enumerate(lines) if line.startswith("Traceback")]:
         after = (line for line in lines[traces[-1] + 1 :] if not line.startswith(" "))
