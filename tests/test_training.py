@@ -17,7 +17,7 @@ from little_cells import (
     trained,
 )
 
-from dpmedbench import checkpoint, outcome
+from dpmedbench import checkpoint, cost, outcome
 from dpmedbench.bookkeeping import BookKeeper
 from dpmedbench.errors import UserError
 from dpmedbench.privacy import accounting
@@ -112,6 +112,13 @@ def test_an_adaptive_threshold_moves_and_goes_on_where_it_was(tmp_path, monkeypa
     again = trained(tmp_path / "killed", ADAPTIVE)
     assert again.engine.record()["adapted_threshold"] == threshold
     assert same_weights(straight.weights(), again.weights())
+
+
+def test_the_count_has_the_largest_noise_of_a_schedule_unless_it_has_its_own(tmp_path):
+    growing = ADAPTIVE | {"noise_schedule": {"kind": "exponential", "options": {"gamma": 2}}}
+    ways = (growing, growing | {"adaptive": {"count_noise": 9}})
+    cells = [Trainer(settings(way), EXECUTION, data(), tmp_path) for way in ways]
+    assert [cell.plan.count_noise for cell in cells] == [4.0, 9.0]
 
 
 @pytest.mark.parametrize(
@@ -265,8 +272,14 @@ def test_a_frozen_engine_is_refused(tmp_path):
 
 def test_a_step_that_tries_ways_does_not_count(tmp_path, monkeypatch):
     """Neither for the time of a step nor for the peak of memory."""
+    forgotten, forget = [], cost.PeakMemory.start
+    monkeypatch.setattr(
+        cost.PeakMemory, "start", lambda peak: (forgotten.append(peak), forget(peak))
+    )
     straight = trained(tmp_path / "a", BOOKKEEPING, epochs=2)
+    assert len(forgotten) == 3  # before each epoch, and after the first step
     tried = iter([0, 0, 0, 1, *[1] * 99])  # before and after each step: in the second one
     monkeypatch.setattr(BookKeeper, "trials", property(lambda book: next(tried)))
     cell = trained(tmp_path / "b", BOOKKEEPING, epochs=2)
     assert len(cell.timer.seconds) == len(straight.timer.seconds) - 1
+    assert len(forgotten) == 3 + 4

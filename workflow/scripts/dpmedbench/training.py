@@ -82,9 +82,11 @@ class Trainer:
         self.average = copy.deepcopy(self.network) if options["ema_decay"] else None
         self.optimizer = make_optimizer(self.network, options)
         check_images(settings, data.perturbation)
-        self.plan = plan_for(settings, self.network, len(data.train[0]))
-        self.monitor = self._monitor()
         records = len(data.train[0])
+        self.plan = plan_for(settings, self.network, records)
+        self.monitor = self.plan and ContractMonitor(
+            self.plan, self.network, records, every=self.plan.steps_per_epoch
+        )
         self.steps_per_epoch = math.ceil(records / options["batch_size"])
         draws = randomness(settings, "sampling", "cpu")
         self.sampler = (
@@ -170,13 +172,6 @@ class Trainer:
             self.monitor,
             randomness(self.settings, "noise", self.device),
             torch.Generator(self.device).manual_seed(stream_seed(self.seed, "sparsification")),
-        )
-
-    def _monitor(self) -> ContractMonitor | None:
-        if not self.plan:
-            return None
-        return ContractMonitor(
-            self.plan, self.network, len(self.data.train[0]), every=self.plan.steps_per_epoch
         )
 
     def _upload(self) -> None:
