@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,17 @@ def test_the_manifest_names_versions_and_commit():
     found = provenance.manifest()
     assert found["versions"]["torch"]
     assert found["commit"] is None or len(found["commit"].removesuffix("-dirty")) == 40
+
+
+def test_the_commit_is_named_whatever_is_tagged(tmp_path, monkeypatch):
+    def git(*arguments):
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    git("init"), (tmp_path / "code.py").touch(), git("add", "code.py"), git("commit", "-m", "one")
+    git("tag", "-a", "v1", "-m", "released")
+    found = git("rev-parse", "HEAD").stdout.strip()
+    assert provenance.commit() == found
+    (tmp_path / "code.py").write_text("changed")
+    assert provenance.commit() == f"{found}-dirty"

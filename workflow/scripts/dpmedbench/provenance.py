@@ -146,9 +146,10 @@ def manifest() -> dict:
 
 def commit() -> str | None:
     """The git commit of the code, with "-dirty" where files differ; None outside a checkout."""
+    options = "--always --dirty --abbrev=40 --exclude=*"  # not the name of a tag
     try:
         return subprocess.run(
-            ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"],
+            ["git", "-C", str(ROOT), "describe", *options.split()],
             capture_output=True,
             text=True,
             check=True,
