@@ -1,5 +1,6 @@
 """The training loop: what it measures and what it refuses."""
 
+import itertools
 import math
 
 import pytest
@@ -40,6 +41,10 @@ def test_ordinary_training_learns_and_records(tmp_path):
     assert math.isnan(last["grad_norm_p50"])
     assert math.isnan(last["effective_max_grad_norm"])
     assert all(row["epsilon"] == math.inf for row in outcome.history(cell))
+    parts = [(row["seconds"], row["validation_seconds"]) for row in cell.history]
+    assert all(min(part) > 0 for part in parts)
+    elapsed = list(itertools.accumulate(map(sum, parts)))
+    assert [row["elapsed_seconds"] for row in cell.history] == pytest.approx(elapsed)
 
 
 def test_every_purpose_of_every_seed_has_a_stream_of_its_own(tmp_path):
