@@ -80,6 +80,15 @@ def test_private_training_keeps_its_contract_and_counts_epsilon(tmp_path):
     assert sum(row["samples"] for row in rows) == cell.observed["draws"]
 
 
+def test_empty_batches_are_counted_and_add_no_sample(tmp_path):
+    cell = trained(tmp_path, BOOKKEEPING, batch_size=1, epochs=2)
+    empty, samples = (sum(row[key] for row in cell.history) for key in ("empty_batches", "samples"))
+    assert empty == outcome.privacy(cell)["empty_batches"] > 0
+    assert samples / cell.plan.steps == outcome.privacy(cell)["batch_size_realised_mean"]
+    seconds = sum(row["seconds"] for row in cell.history)
+    assert outcome.costs(cell)["images_per_second"] == pytest.approx(samples / seconds)
+
+
 def test_epsilon_is_the_same_for_every_engine_and_network(tmp_path):
     """It depends on noise, rate, steps and delta alone."""
     cells = [trained(tmp_path / f"{i}", way) for i, way in enumerate([PRIVATE, BOOKKEEPING])]
