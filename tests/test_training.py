@@ -63,9 +63,10 @@ def test_every_purpose_of_every_seed_has_a_stream_of_its_own(tmp_path):
 
 
 def test_the_learning_rate_follows_its_schedule(tmp_path):
-    """Two of six steps an epoch."""
+    """Two of six steps an epoch, of which a row has the rate of the second."""
     rates = [row["learning_rate"] for row in trained(tmp_path, schedule="cosine").history]
-    assert rates == pytest.approx([0.0075, 0.0025, 0])
+    made = [0.01 * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)]
+    assert rates == pytest.approx(made[1::2])
 
 
 def test_private_training_keeps_its_contract_and_counts_epsilon(tmp_path):

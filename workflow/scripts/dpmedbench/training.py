@@ -193,6 +193,7 @@ class Trainer:
             if self.monitor:
                 self.monitor.drew(self.sampler, indices)
             trials = self.engine.trials
+            rate = self.scheduler.get_last_lr()[0]  # of this step; the scheduler moves on in it
             self.timer.start()
             try:
                 self._step(indices, losses)
@@ -238,7 +239,7 @@ class Trainer:
             **self.constant,
             **epoch_statistics.gradient_row(self.engine.gradient_norms()),
             "effective_max_grad_norm": self.engine.clipping_norm,
-            "learning_rate": self.scheduler.get_last_lr()[0],
+            "learning_rate": rate,
         }
 
     def _check_loss(self, part: str, losses: list[torch.Tensor]) -> float:
