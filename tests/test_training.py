@@ -47,19 +47,20 @@ def test_ordinary_training_learns_and_records(tmp_path):
     assert [row["elapsed_seconds"] for row in cell.history] == pytest.approx(elapsed)
 
 
-def test_every_purpose_of_every_seed_has_a_stream_of_its_own(tmp_path):
-    """Noise that repeated the draws of the batches would not hide them."""
+def test_every_purpose_of_every_run_has_a_stream_of_its_own(tmp_path):
+    """Noise that repeated the draws of the batches would not hide them; folds that shared it would
+    seem more alike than two trainings are."""
     seeds, weights = [], []
-    for number in (0, 1):
+    for fold, number in ((0, 0), (0, 1), (1, 0)):
         wanted = settings(SPARSIFIED)
-        wanted["identity"]["seed"] = number
+        wanted["identity"] |= {"fold": fold, "seed": number}
         cell = Trainer(wanted, EXECUTION, data(), tmp_path)
         noise, batches = cell.engine.randomness, cell.sampler.randomness
         generators = (noise.host, batches.host, cell.engine.sparsifier.generator)
         seeds += [generator.initial_seed() for generator in generators]
         weights.append(cell.network.state_dict())
-    assert len(set(seeds)) == 6
-    assert not same_weights(*weights)
+    assert len(set(seeds)) == 9
+    assert not any(same_weights(*pair) for pair in itertools.combinations(weights, 2))
 
 
 def test_the_learning_rate_follows_its_schedule(tmp_path):

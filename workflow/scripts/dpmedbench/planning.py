@@ -9,7 +9,7 @@ import torch
 from dpmedbench import mechanisms
 from dpmedbench.errors import UserError
 from dpmedbench.privacy.plan import PrivacyPlan, thresholds
-from dpmedbench.privacy.randomness import Randomness, stream
+from dpmedbench.privacy.randomness import Randomness, stream, stream_seed
 from dpmedbench.privacy.schedules import factors
 
 
@@ -87,7 +87,17 @@ def _words(noise: dict | None) -> str:
     return f"{noise['mode']} noise of scale {noise['beta']:g}" if noise else "no noise"
 
 
+def run_seed(settings: dict) -> int:
+    """The seed of all that a run draws: another one in each fold.
+
+    Folds that start from the same weights and get the same noise share its luck, which no interval
+    over folds would show. Mechanisms of a run share theirs: they are compared in pairs.
+    """
+    identity = settings["identity"]
+    return stream_seed(identity["seed"], f"fold{identity['fold']}")
+
+
 def randomness(settings: dict, purpose: str, device: torch.device | str) -> Randomness:
     """Where the draws for one purpose come from: streams of one cell are independent."""
     secure = settings["privacy"].get("secure_rng")
-    return stream(None if secure else settings["identity"]["seed"], purpose, device)
+    return stream(None if secure else run_seed(settings), purpose, device)

@@ -31,7 +31,7 @@ from dpmedbench.dpsgd.training import PrivateTraining, build
 from dpmedbench.inputs import to_input
 from dpmedbench.mechanisms.none import OrdinaryTraining
 from dpmedbench.optimization import average, make_optimizer, make_scheduler
-from dpmedbench.planning import check_images, decisive, plan_for, randomness
+from dpmedbench.planning import check_images, decisive, plan_for, randomness, run_seed
 from dpmedbench.privacy.contract import ContractBroken, ContractMonitor
 from dpmedbench.privacy.randomness import stream_seed
 from dpmedbench.privacy.sampling import ShuffledSampler
@@ -75,7 +75,7 @@ class Trainer:
         self.device = devices.choose(execution["device"])
         precision.check(options["precision"], self.device)
         precision.keep_float32()
-        self.seed = settings["identity"]["seed"]
+        self.seed = run_seed(settings)
         self.task = tasks.load(data.task)(data.num_classes, **settings["task"])
         torch.manual_seed(stream_seed(self.seed, "weights"))
         self.network = models.of(settings["model"], data.channels, data.num_classes).to(self.device)
