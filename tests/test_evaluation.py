@@ -295,3 +295,33 @@ def test_one_class_has_no_area_and_no_kappa():
     assert np.isnan(found["auroc"]).all()
     assert np.isnan(found["kappa"]).all()
     assert np.isfinite(found["accuracy"]).all()
+
+
+FOLDS = [[1, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1]]
+"""Weights of p0 to p5: p3 to p5, p0 or p0 to p2 are left out."""
+
+
+def in_two_folds(frame):
+    """p0 to p2 are tested in fold 0, the others in fold 1; in fold 0 p0 alone has the last class."""
+    fold = (frame["patient"] > "p2").astype(int)
+    return frame.assign(fold=fold, seed=0)
+
+
+def test_whose_class_nobody_else_has_in_the_fold_is_not_left_out():
+    """The mean over the other folds is what the study finds without a fold, not without a patient."""
+    frame = in_two_folds(dice(patients=6, runs=1))
+    last = (frame["class"] == 2) & frame["patient"].isin(("p1", "p2"))
+    frame.loc[last, [*evaluation.SEGMENTED]] = np.nan
+    found = evaluation.segmentation(frame).scores(np.array(FOLDS))
+    for metric in ("dice", "dice_with_background", "miou", "hd95"):
+        assert np.isfinite(found[metric]).tolist() == [[True, False], [False, False], [False, True]]
+    assert np.isfinite(found["dice_2"]).tolist() == [[True, False], [False, True], [False, True]]
+
+
+def test_nor_is_who_alone_in_the_fold_is_of_a_label():
+    frame = in_two_folds(answers(runs=1, patients=6, classes=2))
+    label = frame["patient"].isin(("p0", "p3")).astype(int)
+    found = evaluation.classification(frame.assign(label=label)).scores(np.array(FOLDS))
+    for metric in ("balanced_accuracy", "auroc", "kappa"):
+        assert np.isfinite(found[metric]).tolist() == [[True, False], [False, False], [False, True]]
+    assert np.isfinite(found["accuracy"]).tolist() == [[True, False], [True, True], [False, True]]

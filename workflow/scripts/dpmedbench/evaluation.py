@@ -61,7 +61,7 @@ def segmentation(frame: pd.DataFrame) -> Evaluation:
     Each metric is the mean over classes of the means over patients: `dice` and `hd95` without
     class 0, `dice_with_background` and `miou` with it; `boundary_mae` over the boundaries. A class
     that is in the truth of no patient of a run is none of that run's, whatever was predicted. None
-    is defined where no patient with a weight has a class that others of the run have.
+    is defined, for any run, where no patient with a weight has a class that others of a run have.
     """
     run, runs = pd.MultiIndex.from_frame(frame[RUN]).factorize()
     patient, patients = pd.factorize(frame["patient"])
@@ -126,6 +126,7 @@ def classification(frame: pd.DataFrame) -> Evaluation:
     with np.errstate(invalid="ignore"):
         right = np.diagonal(answers, axis1=-2, axis2=-1) / answers.sum(-1)
     known = ~np.isnan(right).all(1)
+    several = known.sum(-1) > 1
     sure = np.nan_to_num(probability).max(1).astype(np.float32)
     edges = np.linspace(0, 1, ECE_BINS + 1, dtype=np.float32)[1:-1]
     gap = of_patients(np.searchsorted(edges, sure), ECE_BINS, sure - (predicted == label))
@@ -139,11 +140,12 @@ def classification(frame: pd.DataFrame) -> Evaluation:
     def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
         table = means.weighted(BY_PATIENT, answers, weights)
         of_class = means.weighted(BY_PATIENT, right, weights)
+        areas = np.stack([area(r, weights) for r in range(len(runs))], -1)
         return {
             "accuracy": np.trace(table, axis1=-2, axis2=-1),
             "balanced_accuracy": _balanced(of_class, known),
-            "auroc": np.stack([area(r, weights) for r in range(len(runs))], -1),
-            "kappa": _kappa(table),
+            "auroc": _defined(areas, of_class, several),
+            "kappa": _defined(_kappa(table), of_class, several),
             "ece": np.abs(means.weighted(BY_PATIENT, gap, weights)).sum(-1),
         }
 
@@ -154,7 +156,18 @@ def classification(frame: pd.DataFrame) -> Evaluation:
 def _balanced(of_class: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Means over the classes of a run, `known` (R, C), of (B, R, C); NaN where one is missing."""
     missing = (np.isnan(of_class) & known).any(-1)
-    return np.where(missing, np.nan, means.plain(of_class, -1))
+    return _defined(np.where(missing, np.nan, means.plain(of_class, -1)), of_class, known.any(-1))
+
+
+def _defined(values: np.ndarray, of_class: np.ndarray, once: np.ndarray) -> np.ndarray:
+    """`values` (B, R), NaN for all runs where one that has patients left has lost its own: a mean
+    over the others would take the luck of that run for the patient's.
+
+    `of_class` (B, R, C) has no value where no patient is left; `once` (R,) is whether a run has a
+    value of all patients.
+    """
+    lost = np.isnan(values) & once & ~np.isnan(of_class).all(-1)
+    return np.where(lost.any(-1, keepdims=True), np.nan, values)
 
 
 def _primary(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
