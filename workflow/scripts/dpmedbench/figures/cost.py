@@ -2,11 +2,12 @@
 
 What every mechanism costs on {dataset} ({image_size} pixels, expected batch size {batch_size}),
 relative to non-private training of the same model: the median time of an optimiser step after
-warm-up, the peak memory of the GPU, or of the process where there is none, and the largest batch
-that fits into one budget of memory. A bar a noise level ({noise}), lighter with more noise;
-whiskers: 95 % intervals over runs; at the right what was measured, the mean over noise levels. The
-largest batch is not of this training: benchmarks/engines.py measures it on networks of default
-width and images of its own size. Mechanisms: {mechanisms}.
+warm-up, the peak memory of the tensors on the GPU, or where there is none of the whole process,
+whose libraries and images bring the ratio closer to 1, and the largest batch that fits into one
+budget of memory. A bar a noise level ({noise}), lighter with more noise; whiskers: 95 % intervals
+over runs; at the right what was measured, the mean over noise levels. The largest batch is not of
+this training: benchmarks/engines.py measures it on networks of default width and images of its own
+size. Mechanisms: {mechanisms}.
 """
 
 from __future__ import annotations

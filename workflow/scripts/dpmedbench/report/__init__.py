@@ -70,9 +70,10 @@ PAGES = {
         Page(
             "cost",
             "Cost of every setting",
-            "Seconds a step after warm-up, seconds an epoch, images a second and peak memory, and "
-            "their ratio to training without privacy of the same dataset and model. Measured "
-            "while other jobs may have run on the machine.",
+            "Milliseconds a step after warm-up, seconds an epoch, images a second and peak memory, "
+            "and ratios to training without privacy of the same dataset and model. Without a GPU "
+            "memory is that of the whole process, whose libraries and images bring its ratio "
+            "closer to 1. Measured while other jobs may have run on the machine.",
             ("summary", "privacy"),
         ),
         Page(
