@@ -102,6 +102,12 @@ def test_training_asks_for_no_more_time_than_images_and_epochs_take(asked):
     assert times == 4 * times[:1]
 
 
+def test_a_prediction_asks_for_no_more_memory_for_more_images(asked):
+    """It reads a batch at a time, and up to 20 share a job."""
+    memory = {rule: asked[rule, 1]["mem_mb"] for rule in ("segment", "noisy segment")}
+    assert memory == {"segment": "3000", "noisy segment": "3000"}
+
+
 @pytest.mark.parametrize(
     ("rule", "key"),
     [("train", "mem_mb"), *itertools.product(("scans", "page"), ("mem_mb", "runtime"))],

@@ -80,8 +80,6 @@ rule perturb:
         mode="[a-z_]+",
     conda:
         "../../envs/train.yaml"
-    resources:
-        mem_mb=megabytes(2000, 4),
     params:
         noise=noise_of,
         code=code("perturb.py"),

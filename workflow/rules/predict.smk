@@ -16,7 +16,7 @@ rule segment:
         "../../envs/predict.yaml"
     threads: 2
     resources:
-        mem_mb=megabytes(3000, 4),
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,  # a batch of images, not all
     params:
         model=lambda wildcards: STUDY.models[wildcards.model].model_dump(
             mode="json", exclude={"weights", "weights_file"}
