@@ -143,6 +143,12 @@ def test_a_figure_is_redrawn_without_training(checkout):
     file.write_text(file.read_text().replace("\nADDED = 1\n", ""))
 
 
+def test_other_words_on_the_front_page_write_the_report_alone_anew(checkout):
+    file = checkout.append("dpmedbench/captions.py", "\nADDED = 1\n")
+    assert checkout.would_run() == {"report": 1}
+    file.write_text(file.read_text().replace("\nADDED = 1\n", ""))
+
+
 def test_an_engine_trains_its_own_cells_again(checkout):
     file = checkout.append("dpmedbench/mechanisms/opacus.py", "\nADDED = 1\n")
     assert checkout.would_run()["train"] == 1

@@ -98,6 +98,7 @@ rule report:
         config=STUDY.model_dump(mode="json"),
         missing=MISSING,
         templates=[files.sha256(path) for path in sorted(TEMPLATES.iterdir())],
+        front=code("dpmedbench/captions.py"),  # what fills in that of the front page
         snakefile=workflow.main_snakefile,
         options=lambda wildcards: command_line(config_options()),  # with the title, as in rule paper
         # in a module it may have another name
