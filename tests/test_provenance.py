@@ -161,8 +161,18 @@ def test_a_change_of_any_raw_file_counts(tmp_path):
         (raw / name).touch()
     (raw / "gone").symlink_to(tmp_path / "nowhere")
     assert digest() == found[-1]
-    assert provenance.files_digest(raw / "manifest.csv") is None
     assert provenance.files_digest(tmp_path / "nowhere") is None
+
+
+def test_an_archive_counts_where_an_older_one_takes_its_place(tmp_path):
+    archive, found = tmp_path / "raw.zip", set()
+    for text, time in (("one", 3), ("two", 2), ("longer", 2)):
+        archive.write_text(text)
+        os.utime(archive, ns=(time, time))
+        provenance.files_digest.cache_clear()
+        found.add(provenance.files_digest(archive))
+    assert len(found) == 3
+    assert None not in found
 
 
 def test_what_a_run_writes_into_the_raw_folder_does_not_count(tmp_path, monkeypatch):

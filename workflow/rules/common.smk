@@ -222,10 +222,9 @@ def raw_folder(wildcards):
 
 
 def raw_digest(wildcards):
-    """Digest of the files in a user's folder of raw data; a param, so that a change of one counts.
+    """Digest of a user's raw data, an archive or the files of a folder; a param: a change counts.
 
-    That of a manifest is the one it lies in. None for what this workflow has made and for an
-    archive, which Snakemake follows itself.
+    That of a manifest is the one it lies in. None for what this workflow has made.
     """
     dataset = STUDY.datasets[wildcards.dataset]
     if dataset.path and dataset.loader == "custom" and Path(dataset.path).is_file():

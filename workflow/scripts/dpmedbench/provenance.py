@@ -98,15 +98,19 @@ def _tables(path: Path) -> list[Path]:
 
 @cache
 def files_digest(folder: str | Path) -> str | None:
-    """Digest of names, sizes and times of all files below a folder; None for what is no folder.
+    """Digest of names, sizes and times of all files below a folder; None where there is nothing.
 
-    Of a folder that no rule has made Snakemake follows the time only, which stays where a file is
-    written in place or in a subfolder. Links are followed; hidden and temporary files and
+    Of what no rule has made Snakemake follows the time only, and asks whether it is newer: that of
+    a folder stays where a file is written in place or in a subfolder, and `folder`, if it is an
+    archive, may be replaced by an older one. Links are followed; hidden and temporary files and
     configurations do not count, nor does what cannot be read, nor, where the folder holds the
     working folder, what the workflow has and makes there (`OWN`).
     """
-    if not os.path.isdir(folder):
+    if not os.path.exists(folder):
         return None
+    if os.path.isfile(folder):
+        found = os.stat(folder)
+        return hashlib.sha256(ascii((found.st_size, found.st_mtime_ns)).encode()).hexdigest()[:16]
     own = {os.path.realpath(name) for name in OWN}
     digest, seen = hashlib.sha256(), set()
     for place, folders, names in os.walk(folder, followlinks=True):
