@@ -192,6 +192,20 @@ def test_no_cells_and_an_unknown_kind_are_refused(folders, tmp_path):
         tables.collect("histories", folders, tmp_path / "table.parquet")
 
 
+def test_a_cell_of_other_settings_is_refused(tmp_path):
+    """As of a study that was edited while its jobs waited on a cluster."""
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({"settings": {"training": {"learning_rate": 0.1}}}))
+    cells = {str(tmp_path): {"training": {"learning_rate": 0.1}}}
+    tables.check_settings(cells)
+    cells[str(tmp_path)]["training"]["learning_rate"] = 0.2
+    with pytest.raises(UserError, match=r"found training\.learning_rate 0\.1, expected 0\.2"):
+        tables.check_settings(cells)
+    path.unlink()
+    with pytest.raises(UserError, match=r"manifest.json: found no such file"):
+        tables.check_settings(cells)
+
+
 def test_every_column_is_explained(tmp_path):
     """In docs/tables.md, where `a_0`, ... stands for every class and `a_*` for every score."""
     folders = write(tmp_path, grid() + grid(("aptos",), ("resnet18",)), epochs=1, images=2)

@@ -148,6 +148,18 @@ def test_cells_of_other_settings_are_not_kept_where_no_record_tells_of_them(ther
     assert there.would_run()["train"] == 2
 
 
+def test_a_cell_of_settings_that_a_job_read_later_is_not_collected(there):
+    """On a cluster each job reads the configuration; on record are the settings at the start."""
+    results = there.folder / "results" / "tiny"
+    manifest = results / "cells" / CELL / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"epochs": 1', '"epochs": 2'))
+    (results / "tables" / "cost.parquet").unlink()
+    code, said = there.run("results/tiny/tables/cost.parquet")
+    assert code == 1
+    assert "found training.epochs 2, expected 1; was the configuration edited" in said
+    assert "Traceback" not in said
+
+
 def test_a_cell_that_snakemake_left_in_training_is_trained_with_the_new_settings(there):
     """Its job went on alone and wrote the files, of which there is no record but a mark."""
     shutil.rmtree(there.folder / ".snakemake" / "metadata")

@@ -11,6 +11,15 @@ def table_files(table):
     return cell_files(TABLES[table], DATASETS if of_all else datasets_for("classification"))
 
 
+def settings_of(paths):
+    """What the cells that some files are of are to be trained with, by their folders."""
+    top, folders = Path(RESULTS, "cells"), [Path(path).parent for path in paths]
+    return {
+        str(folder): cells.settings(STUDY, CELLS[str(folder.relative_to(top))])
+        for folder in folders
+    }
+
+
 def checked_files(table):
     """The same; ends the run where Snakemake would keep cells of other settings."""
     try:

@@ -14,7 +14,8 @@ rule table:
     resources:
         mem_mb=megabytes(2000, 10),
     params:
-        folders=lambda wildcards, input: [str(Path(path).parent) for path in input],
+        # of `input`, so that they are not put on record: what changes them trains anew
+        settings=lambda wildcards, input: settings_of(input),
         code=code("table.py"),
     script:
         "../scripts/table.py"

@@ -4,4 +4,6 @@ from dpmedbench import tables
 from dpmedbench.job import running
 
 with running(snakemake):
-    tables.collect(snakemake.wildcards.table, snakemake.params.folders, snakemake.output[0])
+    settings = snakemake.params.settings
+    tables.check_settings(settings)
+    tables.collect(snakemake.wildcards.table, settings, snakemake.output[0])

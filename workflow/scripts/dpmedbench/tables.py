@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpmedbench.errors import UserError, first_line
-from dpmedbench.files import replacing
+from dpmedbench.files import read_json, replacing
+from dpmedbench.unfinished import other_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,6 +118,23 @@ def collect(kind: str, cell_folders: Iterable[str | Path], out_path: str | Path)
     ):
         for table in _grouped(batches, schema):
             writer.write_table(table)
+
+
+def check_settings(cells: Mapping[str, Mapping]) -> None:
+    """Raise UserError where a cell was trained with other settings than `cells` has, by folder.
+
+    A job on a cluster reads the configuration when it starts: cells that start after an edit of it
+    are trained with the new settings, and Snakemake has the old ones on record.
+    """
+    for folder, settings in cells.items():
+        path = Path(folder) / "manifest.json"
+        with _naming(path):
+            why = other_settings(read_json(path), settings)
+        if why:
+            raise UserError(
+                f"{folder}: {why}; was the configuration edited while the study ran? Run the same "
+                "command again, and where it says so again, delete this folder first"
+            )
 
 
 def read(
