@@ -69,7 +69,7 @@ def test_axes_have_units(name):
 def test_a_mechanism_has_one_colour_in_every_figure():
     from matplotlib.colors import to_hex
 
-    from dpmedbench.figures import style
+    from dpmedbench.figures import palette
 
     expected = study("three_cells").inputs()["history"].attrs["colours"]
     assert expected["non_private"] == "#000000"
@@ -77,23 +77,23 @@ def test_a_mechanism_has_one_colour_in_every_figure():
     for name in OVER_EPOCHS:
         for label, line in lines(drawn("three_cells", name).axes[0]).items():
             colour = to_hex(line.get_color())
-            assert colour == style.shade(expected[label.split("/")[0]], 0, 1), name
+            assert colour == palette.shade(expected[label.split("/")[0]], 0, 1), name
     for name in ("mean_validation_loss", "cost"):
         for bars in drawn("three_cells", name).axes[0].containers:
             for bar in getattr(bars, "patches", ()):
                 mechanism = bars.get_label().split("/")[0]
-                assert to_hex(bar.get_facecolor()) == style.shade(expected[mechanism], 0, 1), name
+                assert to_hex(bar.get_facecolor()) == palette.shade(expected[mechanism], 0, 1), name
 
 
 def test_colours_follow_the_configuration_and_differ():
-    from dpmedbench.figures import style
+    from dpmedbench.figures import palette
 
     for count in (1, 9, 10, 18, 25):
         names = {"plain": False} | {f"m{number}": True for number in range(count)}
-        found = style.assign(names)
+        found = palette.assign(names)
         assert found["plain"] == "#000000"
         assert len(set(found.values())) == len(names)
-    assert style.assign({"z": True, "a": True})["z"] == style.assign({"z": True})["z"]
+    assert palette.assign({"z": True, "a": True})["z"] == palette.assign({"z": True})["z"]
 
 
 def test_colours_do_not_depend_on_the_dataset(tmp_path):
@@ -113,9 +113,9 @@ def test_colours_do_not_depend_on_the_dataset(tmp_path):
 def test_more_noise_is_lighter_and_levels_are_in_order():
     from matplotlib.colors import to_rgb
 
-    from dpmedbench.figures import style, wording
+    from dpmedbench.figures import palette, wording
 
-    light = [sum(to_rgb(style.shade("#0173b2", rank, 4))) for rank in range(4)]
+    light = [sum(to_rgb(palette.shade("#0173b2", rank, 4))) for rank in range(4)]
     assert light == sorted(light)
     assert len(set(light)) == 4
     labels = ["sigma1", "none", "sigma0.5", "sigma10", "eps8", "eps200", "eps0.5"]

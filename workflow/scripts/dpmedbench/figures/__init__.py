@@ -150,16 +150,16 @@ def load(
     import pyarrow.parquet as pq
 
     from dpmedbench import tables
-    from dpmedbench.figures import style
+    from dpmedbench.figures import palette
 
     columns = pq.read_schema(path).names
     if mechanisms is None and {"mechanism", "privacy"} <= set(columns):
-        mechanisms = style.private_mechanisms(tables.read(path, ["mechanism", "privacy"]))
+        mechanisms = palette.private_mechanisms(tables.read(path, ["mechanism", "privacy"]))
     frame = tables.read(path, dataset=dataset if "dataset" in columns else None)
     if dataset is not None:
         frame.attrs["dataset"] = dataset
     if mechanisms is not None:
-        frame.attrs["colours"] = style.assign(mechanisms)
+        frame.attrs["colours"] = palette.assign(mechanisms)
     return frame
 
 

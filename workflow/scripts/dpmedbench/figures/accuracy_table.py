@@ -24,7 +24,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dpmedbench import published
-from dpmedbench.figures import style, utility, wording
+from dpmedbench.figures import palette, style, utility, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ def draw(summary: pd.DataFrame, real: Mapping[str, str]) -> Figure:
     found = _rows(summary, real)
     if found.empty:
         return style.empty(summary, "no accuracies: nothing was classified")
-    settings = [(utility.CONSTANT, "none"), *style.settings(found)]
+    settings = [(utility.CONSTANT, "none"), *palette.settings(found)]
     blocks = [settings[start : start + MOST] for start in range(0, len(settings), MOST)]
     sets = list(found[["dataset", "model"]].drop_duplicates().itertuples(index=False, name=None))
     height = HEAD + ROW * len(ROWS) * len(sets)

@@ -17,7 +17,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from dpmedbench.figures import style, wording
+from dpmedbench.figures import palette, style, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,7 @@ def _settings(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     answers = scores[scores["predictor"] == "model"]
     several = len(set(answers["model"])) > 1
     for model, of_model in answers.groupby("model", sort=False):
-        for mechanism, privacy in style.settings(of_model):
+        for mechanism, privacy in palette.settings(of_model):
             name = wording.setting(mechanism, privacy, "\n")
             rows = (of_model["mechanism"] == mechanism) & (of_model["privacy"] == privacy)
             yield f"{wording.name(model)}\n{name}" if several else name, of_model[rows]

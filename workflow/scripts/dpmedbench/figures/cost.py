@@ -22,7 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator
 
-from dpmedbench.figures import live, style, utility, wording
+from dpmedbench.figures import live, palette, style, utility, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ def draw(
     models = list(measured["model"].unique())
     if not models:
         return style.empty(summary, "nothing was measured")
-    order = list(style.colours(measured))
+    order = list(palette.colours(measured))
     rows = {
         model: [m for m in order if m in set(measured.loc[measured["model"] == model, "mechanism"])]
         for model in models
@@ -195,7 +195,7 @@ def _shown(part: pd.DataFrame, quantity: Quantity, relative: bool) -> pd.DataFra
 def _panel(
     axes: Axes, part: pd.DataFrame, quantity: Quantity, mechanisms: list[str], relative: bool
 ) -> None:
-    colours = style.colours(part)
+    colours = palette.colours(part)
     levels = wording.noises(part["privacy"])
     bars = _shown(part, quantity, relative)
     bars = bars[np.isfinite(bars["value"].astype(float))]
@@ -214,7 +214,7 @@ def _panel(
                 y - 0.4 + (place + 0.5) * height,
                 bar["value"],
                 height=min(height, 0.6),
-                color=style.shade(colours[mechanism], rank, len(levels)),
+                color=palette.shade(colours[mechanism], rank, len(levels)),
                 linewidth=0,
                 xerr=style.whiskers(bar),
                 error_kw=style.WHISKERS,

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from dpmedbench.figures import style, wording
+from dpmedbench.figures import palette, style, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +115,7 @@ def _views(
         return [(wording.name(name), name, finite[finite["model"] == name]) for name in models]
     rows = frame[frame["privacy"] != "none"]
     rows.attrs = frame.attrs
-    pairs = [(mechanism, model) for mechanism in style.colours(rows) for model in models]
+    pairs = [(mechanism, model) for mechanism in palette.colours(rows) for model in models]
     known = set(rows[["mechanism", "model"]].itertuples(index=False, name=None))
     views = []
     for mechanism, model in pairs:
@@ -157,7 +157,7 @@ def stacked(
 def _lines(
     axes: Axes, part: pd.DataFrame, column: str, *, levels: Sequence[str], shared: bool
 ) -> None:
-    colours = style.colours(part)
+    colours = palette.colours(part)
     order = {
         (mechanism, privacy): colour
         for mechanism, colour in colours.items()
@@ -170,7 +170,7 @@ def _lines(
     widths = _widths(means[list(order)])
     for (mechanism, privacy), colour in order.items():
         rank = levels.index(privacy) if privacy in levels else 0
-        tint = style.shade(colour, rank, len(levels))
+        tint = palette.shade(colour, rank, len(levels))
         place = list(colours).index(mechanism)
         spread = (
             lines[mechanism, privacy].groupby("epoch")[column].agg(["mean", "min", "max", "size"])
@@ -183,7 +183,7 @@ def _lines(
             spread.index,
             spread["mean"],
             color=tint,
-            linestyle=_interleaved(place, len(colours)) if shared else style.dashes(rank),
+            linestyle=_interleaved(place, len(colours)) if shared else palette.dashes(rank),
             linewidth=None if shared else widths[mechanism, privacy],
             marker="o" if len(spread) <= FEW_EPOCHS else "",
             label=f"{mechanism}/{privacy}",

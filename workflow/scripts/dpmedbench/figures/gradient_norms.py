@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from dpmedbench.figures import live, style, wording
+from dpmedbench.figures import live, palette, style, wording
 from dpmedbench.figures.clipped_fraction import NOTHING, measured
 from dpmedbench.figures.curves import FEW_EPOCHS
 
@@ -40,7 +40,7 @@ def draw(history: pd.DataFrame) -> Figure:
     """A row a mechanism, a column a model, a line a noise level."""
     found = measured(history)
     found = found[np.isfinite(found["grad_norm_p50"])]
-    models, mechanisms = list(found["model"].unique()), list(style.colours(found))
+    models, mechanisms = list(found["model"].unique()), list(palette.colours(found))
     if found.empty:
         return style.empty(history, NOTHING)
     sections = [
@@ -89,10 +89,10 @@ def _lines(axes: Axes, part: pd.DataFrame, mechanism: str, levels: list[str]) ->
         rank = levels.index(privacy)
         means = part[part["privacy"] == privacy].groupby("epoch")[[*QUANTILES, LIMIT]].mean()
         low, median, high, limit = (means[column] for column in means)
-        tint = style.shade(style.colours(part)[mechanism], rank, len(levels))
+        tint = palette.shade(palette.colours(part)[mechanism], rank, len(levels))
         axes.fill_between(means.index, low, high, color=tint, alpha=0.3 / len(levels), linewidth=0)
         axes.plot(
-            means.index, median, color=tint, linestyle=style.dashes(rank),
+            means.index, median, color=tint, linestyle=palette.dashes(rank),
             marker="o" if len(means) <= FEW_EPOCHS else "", label=f"{mechanism}/{privacy}",
         )  # fmt: skip
         axes.plot(means.index, limit, color=RED, linewidth=1, zorder=3, label="R")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpmedbench.figures import style, wording
+from dpmedbench.figures import palette, style, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ def _by_model(
 def _range(frame: pd.DataFrame, means: pd.Series, text: Callable[[float], str]) -> Iterator[str]:
     """A clause for each mechanism of a model: its lowest and its highest value."""
     of_mechanism = dict(list(means.groupby("mechanism")))
-    for mechanism in style.colours(frame):
+    for mechanism in palette.colours(frame):
         if mechanism in of_mechanism:
             values = of_mechanism[mechanism]
             ends = dict.fromkeys((text(values.min()), text(values.max())))
@@ -73,7 +73,7 @@ def _range(frame: pd.DataFrame, means: pd.Series, text: Callable[[float], str]) 
 
 def _each(frame: pd.DataFrame, means: pd.Series, text: Callable[[float], str]) -> Iterator[str]:
     """A clause for each mechanism of a model: least noise and most."""
-    for mechanism in style.colours(frame):
+    for mechanism in palette.colours(frame):
         if mechanism not in means.index.get_level_values("mechanism"):
             continue
         values = means[mechanism]

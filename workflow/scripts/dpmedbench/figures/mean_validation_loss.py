@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpmedbench.figures import live, style, utility, wording
+from dpmedbench.figures import live, palette, style, utility, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def draw(summary: pd.DataFrame) -> Figure:
         if not np.isfinite(part["value"]).any():
             style.explain(axes, "no finite validation loss: not validated, or diverged")
             continue
-        _draw_bars(axes, part, labels, style.colours(bars))
+        _draw_bars(axes, part, labels, palette.colours(bars))
         axes.set_xticks(range(len(ticks)), ticks, fontsize=style.SMALL if len(ticks) < 9 else 5.5)
         axes.set_xlabel(axis_name)
         axes.set_xlim(min(-0.6, -1.5 + len(ticks) / 2), max(len(ticks) - 0.4, 0.5 + len(ticks) / 2))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dpmedbench.figures import style, utility, wording
+from dpmedbench.figures import palette, style, utility, wording
 from dpmedbench.verdicts import HIGHER, LOWER, SINGLE, UNCLEAR
 
 if TYPE_CHECKING:
@@ -106,14 +106,14 @@ def _pairs(found: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _rows(axes: Axes, part: pd.DataFrame, levels: list[str]) -> None:
-    colours = style.colours(part.assign(mechanism=part["second"]))
+    colours = palette.colours(part.assign(mechanism=part["second"]))
     rows = _pairs(part)
     for y, (first, second) in enumerate(rows):
         of_pair = part[(part["first"] == first) & (part["second"] == second)]
         for row in of_pair.itertuples():
             rank = levels.index(row.privacy)
             at = y + 0.7 * ((rank + 0.5) / len(levels) - 0.5)
-            tint = style.shade(colours[second], rank, len(levels))
+            tint = palette.shade(colours[second], rank, len(levels))
             axes.hlines(at, row.low, row.high, color=tint, linewidth=1)
             mark = next(_mark(name, tint) for name in MARKS if row.verdict in MARKS[name][0])
             axes.plot(

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dpmedbench.figures import style, text_table, utility, wording
+from dpmedbench.figures import palette, style, text_table, utility, wording
 from dpmedbench.results import CONSTANT
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def draw(summary: pd.DataFrame, privacy: pd.DataFrame) -> Figure:
         _numbers(axes, named, part)
         axes.set_title(wording.name(model))
         axes.set_ylabel(utility.label(points))
-        rows = [_row(number, row, style.colours(points), unit) for number, row in named.items()]
+        rows = [_row(number, row, palette.colours(points), unit) for number, row in named.items()]
         text_table.write(table, HEADS, rows, WIDTHS, least=style.PANEL_HEIGHT - 0.3)
     style.legend(figure, sections, below=True)
     style.headline(figure, summary, utility.interval_note(points), "dashed: constant predictor")
@@ -144,7 +144,7 @@ def _area(cost: object, unit: str) -> object:
 
 
 def _points(axes: Axes, part: pd.DataFrame, unit: str) -> None:
-    colours = style.colours(part)
+    colours = palette.colours(part)
     best = part[part["best"]]
     if len(best) > 1:
         axes.step(best["x"], best["value"], where="post", color=style.MUTED, linewidth=0.8)

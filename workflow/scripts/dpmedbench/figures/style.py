@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from dpmedbench.figures import wording
-from dpmedbench.results import CONSTANT
+from dpmedbench.figures import palette, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,15 +25,10 @@ SINGLE, DOUBLE = 3.5, 7.16  # inches: one and two columns of a paper
 PANEL_HEIGHT = 2.2
 SMALL = 7  # points
 MUTED = "#6b6b6b"
-NON_PRIVATE = ("#000000", "#777777", "#aaaaaa")
 VOID = "#b0b0b0"  # no value: a pixel that was not graded, a class without a score
 DECADES = 1.5
-# seaborn's colour-blind palette without its grey, which is kept for what is not private.
-MECHANISMS = (0, 1, 2, 3, 4, 9, 5, 8, 6)
 WHISKERS = {"linewidth": 0.8, "ecolor": MUTED}  # error_kw of a bar
-DARKER = 0.5  # of the light of a colour, for mechanisms beyond the palette
 DASHED = (0, (6, 3))  # the line of the constant predictor
-DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
 
 SETTING = ["model", "mechanism", "privacy"]  # of one dataset
 
@@ -71,57 +64,6 @@ def theme() -> Iterator[None]:
     context = sns.plotting_context("paper")
     with mpl.rc_context(context | sns.axes_style("ticks") | own):
         yield
-
-
-def private_mechanisms(frame: pd.DataFrame) -> dict[str, bool]:
-    """The mechanisms of a table by name, and whether each is private."""
-    return {
-        name: bool((levels != "none").any())
-        for name, levels in frame.groupby("mechanism")["privacy"]
-        if name != CONSTANT
-    }
-
-
-def assign(mechanisms: Mapping[str, bool]) -> dict[str, str]:
-    """A colour for each mechanism, by name, in the order given: black and greys for those that
-    are not private, then the colour-blind palette, and where it does not do its darker twin."""
-    private = [name for name, is_private in mechanisms.items() if is_private]
-    others = [name for name in mechanisms if name not in private]
-    palette = np.array(sns.color_palette("colorblind"))[list(MECHANISMS)]
-    if len(private) <= 2 * len(palette):
-        colours = [*palette, *(palette * DARKER)]
-    else:
-        colours = sns.color_palette("husl", len(private))
-    greys = (NON_PRIVATE[min(i, len(NON_PRIVATE) - 1)] for i in range(len(others)))
-    return dict(zip(others, greys, strict=False)) | {
-        name: to_hex(colour) for name, colour in zip(private, colours, strict=False)
-    }
-
-
-def colours(frame: pd.DataFrame) -> dict[str, str]:
-    """Colours of the mechanisms in `frame`, as given out for the whole study it comes from."""
-    given = frame.attrs.get("colours") or assign(private_mechanisms(frame))
-    present = set(frame["mechanism"])
-    return {name: colour for name, colour in given.items() if name in present}
-
-
-def settings(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """(mechanism, privacy) of the mechanisms in `frame`, in the order of their colours and, of one
-    mechanism, from no noise to the most."""
-    levels = ["none", *wording.noises(frame["privacy"])]
-    found = set(zip(frame["mechanism"], frame["privacy"], strict=True))
-    return [(name, level) for name in colours(frame) for level in levels if (name, level) in found]
-
-
-def shade(colour: str, rank: int, count: int) -> str:
-    """`colour`, the lighter the more noise: `rank` 0 (least noise) to `count` - 1."""
-    white = 0.55 * rank / max(count - 1, 3)
-    return to_hex(np.array(to_rgb(colour)) * (1 - white) + white)
-
-
-def dashes(rank: int) -> object:
-    """A line style for the noise of `rank`, beside its shade."""
-    return DASHES[rank % len(DASHES)]
 
 
 def panels(
@@ -200,8 +142,10 @@ def _inches(labels: Iterable[str]) -> float:
 
 def mechanism_section(frame: pd.DataFrame) -> Section:
     """Legend section: the colour of each mechanism."""
-    lines = {name: Line2D([], [], color=c, linewidth=2) for name, c in colours(frame).items()}
-    return "Mechanism", [(wording.name(name), line) for name, line in lines.items()]
+    colours = palette.colours(frame).items()
+    return "Mechanism", [
+        (wording.name(name), Line2D([], [], color=colour, linewidth=2)) for name, colour in colours
+    ]
 
 
 def noise_section(frame: pd.DataFrame, *, dashed: bool = True, marker: str = "") -> Section:
@@ -213,8 +157,8 @@ def noise_section(frame: pd.DataFrame, *, dashed: bool = True, marker: str = "")
             Line2D(
                 [],
                 [],
-                color=shade("#404040", rank, len(levels)),
-                linestyle="none" if marker else dashes(rank) if dashed else "-",
+                color=palette.shade("#404040", rank, len(levels)),
+                linestyle="none" if marker else palette.dashes(rank) if dashed else "-",
                 marker=marker,
                 linewidth=1.6,
             ),

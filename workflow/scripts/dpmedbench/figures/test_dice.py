@@ -18,7 +18,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from dpmedbench.figures import style, wording
+from dpmedbench.figures import palette, style, wording
 from dpmedbench.results import CONSTANT
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def draw(summary: pd.DataFrame, store: str | Path) -> Figure:
     classes = class_names(store)
     tables = [matrix(summary[summary["model"] == model], classes) for model in models]
     rows = [CONSTANT_ROW] * bool((summary["mechanism"] == CONSTANT).any())
-    rows += [wording.setting(*setting) for setting in style.settings(summary)]
+    rows += [wording.setting(*setting) for setting in palette.settings(summary)]
     columns = list(tables[0].columns)
     across = max(1, min(len(models), int(5.2 / (COLUMN * len(columns)))))
     down = -(-len(models) // across)

@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dpmedbench.datasets.base import IGNORE
-from dpmedbench.figures import classes, style, tiles, wording
+from dpmedbench.figures import classes, palette, style, tiles, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ class Scans(NamedTuple):
 
 def draw(masks: list[tuple[Identity, Path]], scores: pd.DataFrame) -> Figure:
     """Scan, truth and predictions of two scans, with the legend of the classes."""
-    cells = _one_run(masks, list(style.colours(scores)))
+    cells = _one_run(masks, list(palette.colours(scores)))
     if not cells:
         return style.empty(scores, "no predicted masks")
     block, row_names = _strip(cells) if len(cells) <= STRIP else _matrix(cells)

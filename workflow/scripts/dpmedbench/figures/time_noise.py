@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dpmedbench import statistics
-from dpmedbench.figures import style, wording
+from dpmedbench.figures import palette, style, wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ def draw(cost: pd.DataFrame) -> Figure:
     for model, (times, forest) in zip(models, grid, strict=True):
         of_model = found[found["model"] == model]
         _times(times, private[private["model"] == model], of_model)
-        _forest(forest, of_model, style.colours(private))
+        _forest(forest, of_model, palette.colours(private))
         times.set_title(wording.name(model), loc="left")
     for times in grid[:, 0]:
         if not style.log_if_decades(times, private[TIME]):
@@ -83,7 +83,7 @@ def slopes(private: pd.DataFrame) -> pd.DataFrame:
 
     rows = []
     for model in private["model"].unique():
-        for mechanism in style.colours(private):
+        for mechanism in palette.colours(private):
             part = private[(private["model"] == model) & (private["mechanism"] == mechanism)]
             if len(part):
                 mean = part[TIME].mean()
@@ -93,7 +93,7 @@ def slopes(private: pd.DataFrame) -> pd.DataFrame:
 
 
 def _times(axes: Axes, part: pd.DataFrame, found: pd.DataFrame) -> None:
-    colours = style.colours(part)
+    colours = palette.colours(part)
     for row in found.itertuples():
         cells = part[part["mechanism"] == row.mechanism]
         colour = colours[row.mechanism]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpmedbench.figures import style, utility, wording
+from dpmedbench.figures import palette, style, utility, wording
 from dpmedbench.figures.curves import reference_handle
 from dpmedbench.results import CONSTANT
 
@@ -51,7 +51,7 @@ def draw(summary: pd.DataFrame, privacy: pd.DataFrame) -> Figure:
         infinite = utility.epsilon_axis(axes, private["epsilon"], utility.delta(privacy))
         of_model = scores[scores["model"] == model]
         for row in of_model[of_model["privacy"] == "none"].itertuples():
-            _across(axes, row, style.colours(trained).get(row.mechanism))
+            _across(axes, row, palette.colours(trained).get(row.mechanism))
         part = private[private["model"] == model]
         if part.empty:
             style.explain(axes, "no private mechanism was trained")
@@ -105,7 +105,7 @@ def _across(axes: Axes, row, colour: str | None) -> None:
 
 
 def _lines(axes: Axes, part: pd.DataFrame, levels: list[str], infinite: float) -> None:
-    mechanisms = style.colours(part)
+    mechanisms = palette.colours(part)
     width = np.log10(axes.get_xlim()[1] / axes.get_xlim()[0])
     apart = width * min(APART, FURTHEST / max(len(mechanisms) - 1, 1))
     for _, epsilons in part[np.isfinite(part["epsilon"])].groupby("mechanism")["epsilon"]:
@@ -123,6 +123,6 @@ def _lines(axes: Axes, part: pd.DataFrame, levels: list[str], infinite: float) -
             label=f"{mechanism}/line",
         )  # fmt: skip
         for row in of_mechanism.itertuples():
-            tint = style.shade(colour, levels.index(row.privacy), len(levels))
+            tint = palette.shade(colour, levels.index(row.privacy), len(levels))
             axes.vlines(row.x, row.low, row.high, color=tint, linewidth=0.9)
             axes.plot(row.x, row.value, "o", color=tint, label=f"{mechanism}/{row.privacy}")
