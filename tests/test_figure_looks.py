@@ -93,6 +93,8 @@ def test_colours_follow_the_configuration_and_differ():
         found = palette.assign(names)
         assert found["plain"] == "#000000"
         assert len(set(found.values())) == len(names)
+    ordinary = palette.assign({f"m{number}": number == 5 for number in range(9)})
+    assert len(set(ordinary.values())) == 9
     assert palette.assign({"z": True, "a": True})["z"] == palette.assign({"z": True})["z"]
 
 

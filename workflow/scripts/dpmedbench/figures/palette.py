@@ -32,19 +32,17 @@ def private_mechanisms(frame: pd.DataFrame) -> dict[str, bool]:
 
 
 def assign(mechanisms: Mapping[str, bool]) -> dict[str, str]:
-    """A colour for each mechanism, by name, in the order given: black and greys for those that
+    """A colour for each mechanism, by name, in the order given: black and greys for the first that
     are not private, then the colour-blind palette, and where it does not do its darker twin."""
-    private = [name for name, is_private in mechanisms.items() if is_private]
-    others = [name for name in mechanisms if name not in private]
+    others = [name for name, is_private in mechanisms.items() if not is_private]
+    greys = dict(zip(others, NON_PRIVATE, strict=False))
+    coloured = [name for name in mechanisms if name not in greys]
     palette = np.array(sns.color_palette("colorblind"))[list(MECHANISMS)]
-    if len(private) <= 2 * len(palette):
+    if len(coloured) <= 2 * len(palette):
         colours = [*palette, *(palette * DARKER)]
     else:
-        colours = sns.color_palette("husl", len(private))
-    greys = (NON_PRIVATE[min(i, len(NON_PRIVATE) - 1)] for i in range(len(others)))
-    return dict(zip(others, greys, strict=False)) | {
-        name: to_hex(colour) for name, colour in zip(private, colours, strict=False)
-    }
+        colours = sns.color_palette("husl", len(coloured))
+    return greys | {name: to_hex(colour) for name, colour in zip(coloured, colours, strict=False)}
 
 
 def colours(frame: pd.DataFrame) -> dict[str, str]:
