@@ -223,7 +223,7 @@ def log_if_decades(
     scale = getattr(axes, f"{axis}axis")
     subs = (1, 1.5, 2, 3, 4, 5, 6, 8) if span < 0.8 else (1, 2, 5) if span < 2.5 else (1,)
     scale.set_major_locator(LogLocator(subs=subs))
-    scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    scale.set_major_formatter(FuncFormatter(lambda value, _: wording.number(value, "g")))
     scale.set_minor_locator(NullLocator())
     return True
 
