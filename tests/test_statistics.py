@@ -290,8 +290,31 @@ def test_slopes_equal_those_of_a_formula(confidence):
     frame["value"] = 0.4 * frame["x"] + frame["group"] + rng.normal(0, 0.1, len(frame))
     fit = smf.ols("value ~ x + C(group)", frame).fit()
     expected = (fit.params["x"], *fit.conf_int(1 - confidence).loc["x"])
-    found = statistics.slope(frame, "value", "x", ["group"], confidence)
+    found = statistics.slope(frame, "value", "x", ["group"], confidence=confidence)
     assert found == pytest.approx(expected, rel=1e-9)
+    single = frame["group"] * 0
+    assert statistics.slope(frame, "value", "x", ["group"], single, confidence) == found
+
+
+def test_slopes_of_folds_that_differ_are_no_more_for_having_more_seeds():
+    """Each fold has a slope of its own; the mean of other folds is 0."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        frame = pd.DataFrame(
+            {"x": np.tile([0.3, 0.5, 0.7, 1.0], 15), "run": np.repeat(range(15), 4)}
+        )
+        fold = frame["run"] // 3
+        slopes = rng.normal(0, 0.1, 5)[fold]
+        frame["value"] = slopes * frame["x"] + frame["run"] + rng.normal(0, 0.03, 60)
+        found = statistics.slope(frame, "value", "x", ["run"], fold)
+        plain = statistics.slope(frame, "value", "x", ["run"])
+        assert found[0] == pytest.approx(plain[0])
+        covered += found[1] <= 0 <= found[2]
+    assert covered / 200 >= 0.9  # that of the regression: 0.6
+    of_fold = [statistics.slope(part, "value", "x", ["run"])[0] for _, part in frame.groupby(fold)]
+    expected = stats.t.interval(0.95, 4, np.mean(of_fold), stats.sem(of_fold))
+    assert found[1:] == pytest.approx(expected)
 
 
 def test_slopes_without_variation_or_freedom():

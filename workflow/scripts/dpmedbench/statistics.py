@@ -166,21 +166,34 @@ def slope(
     value: str,
     over: str,
     groups: Sequence[str],
+    units: pd.Series | None = None,
     confidence: float = CONFIDENCE,
 ) -> tuple[float, float, float]:
     """Least-squares slope of `value` over `over` and the ends of its interval.
 
-    Each group (of equal values in the columns `groups`) has an intercept of its own. NaN ends
-    where the residuals have no degree of freedom; all NaN where nothing varies.
+    Each group (of equal values in the columns `groups`) has an intercept of its own. Where there
+    are several `units` of chance, of which each group has one, each may have a slope of its own,
+    and the interval is over them; else it is that of the regression. NaN ends where the residuals
+    have no degree of freedom; all NaN where nothing varies.
     """
     import statsmodels.api as sm
 
-    if not frame.groupby(list(groups), dropna=False)[over].transform(np.ptp).gt(0).any():
+    within = frame.groupby(list(groups), dropna=False)
+    x, y = (frame[name] - within[name].transform("mean") for name in (over, value))
+    if not within[over].transform(np.ptp).gt(0).any():
         return math.nan, math.nan, math.nan
-    group = pd.MultiIndex.from_frame(frame[list(groups)]).factorize()[0]
-    intercepts = pd.get_dummies(group, dtype=float).to_numpy()
-    values = frame[[value, over]].to_numpy(float)
-    fit = sm.OLS(values[:, 0], np.column_stack([values[:, 1], intercepts])).fit()
+    code = np.zeros(len(frame), int) if units is None else pd.factorize(units)[0]
+    if code.any():
+        both, square = (np.bincount(code, part) for part in (x * y, x * x))
+
+        def of(weights: np.ndarray) -> np.ndarray:
+            with np.errstate(invalid="ignore"):  # where the rest does not vary
+                return (weights @ both) / (weights @ square)
+
+        low, high = interval(of, [np.arange(len(both))], confidence)
+        return float(both.sum() / square.sum()), float(low), float(high)
+    intercepts = pd.get_dummies(within.ngroup(), dtype=float).to_numpy()
+    fit = sm.OLS(frame[value].to_numpy(float), np.column_stack([frame[over], intercepts])).fit()
     low, high = fit.conf_int(alpha=1 - confidence)[0] if fit.df_resid > 0 else (math.nan, math.nan)
     return float(fit.params[0]), float(low), float(high)
 

@@ -260,10 +260,11 @@ def trend(
     confidence: float = CONFIDENCE,
 ) -> Estimate | None:
     """The slope of `value` over a column, each dataset, model, mechanism and run (and value of the
-    columns `also`) on a level of its own; None where the column does not vary."""
+    columns `also`) on a level of its own; None where the column does not vary. Chance draws runs
+    or, where all are of one, what is left of the values beside the slope."""
     cells = cells.dropna(subset=[value, over])
     levels = ["dataset", "model", "mechanism", *RUN, *also]
-    found = statistics.slope(cells, value, over, levels, confidence)
+    found = statistics.slope(cells, value, over, levels, independent(cells), confidence)
     if math.isnan(found[0]):
         return None
     settings = cells[SETTING].drop_duplicates()
