@@ -31,6 +31,7 @@ RATIOS = {"step_seconds": "step_seconds_ratio", "peak_bytes": "peak_bytes_ratio"
 SHARES = ("accuracy", "dice", "miou", "auroc", "ece")  # in the names of what is 1 at most
 ACCURACY = {"train": "train_accuracy_best", "test": "test_accuracy_best"}  # as published
 NOTHING = 1e-12  # what rounding leaves of 0
+LEAST, MOST = 1e-4, 1e6  # what is further out is called so
 WIDE = 30  # times a value: where an end lies further out, each number has its own digits
 BY_RUN = "mbr,br->mb"  # `means.weighted` of metrics (M, B, R) with weights (B, R)
 SINGLE = "single run, no interval"
@@ -100,7 +101,7 @@ def accuracy_table(frame: pd.DataFrame, parts: Mapping[str, str] = ACCURACY) -> 
 
 def text(value: float, low: float = math.nan, high: float = math.nan, digits: int = 3) -> str:
     """A value with its interval, "0.731 [0.702, 0.755]": `digits` significant ones of the largest,
-    or of each where an end is far out, "2.04 [0.0344, 121]".
+    or of each where the end of a ratio is far out, "2.04 [0.0344, 121]".
 
     Without brackets where there is no interval; "–" where there is no value.
     """
@@ -110,11 +111,21 @@ def text(value: float, low: float = math.nan, high: float = math.nan, digits: in
     numbers = [number if abs(number) > NOTHING else 0.0 for number in numbers]
     largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0)
     places = max(0, digits - 1 - math.floor(math.log10(largest))) if largest else 0
-    kind = f",.{places}f"
-    if largest > WIDE * abs(numbers[0]) > 0:
-        kind = f".{digits}g"
-    words = [format(number, kind).replace("inf", "∞") for number in numbers]
+    if largest > WIDE * numbers[0] > 0 and min(numbers) >= 0:
+        words = [_of_ratio(number, digits) for number in numbers]
+    else:
+        words = [f"{number:z,.{places}f}".replace("inf", "∞") for number in numbers]
     return words[0] if len(words) == 1 else f"{words[0]} [{words[1]}, {words[2]}]"
+
+
+def _of_ratio(number: float, digits: int) -> str:
+    """A number of whatever size without an exponent: "0.0344", "1,210", "<0.0001", ">1,000,000"."""
+    if 0 < number < LEAST:
+        return f"<{LEAST:.4f}"
+    if number > MOST:
+        return f">{MOST:,.0f}"
+    words = f"{number:.{digits}g}"
+    return f"{float(words):,.0f}" if "e" in words else words
 
 
 def _traits(cells: pd.DataFrame) -> dict[str, object]:
