@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_claims import CASES, PER_LAYER, RUNS, SIGMAS, WAYS, cell, made, on_patients
+from claim_cases import CASES
+from made_up_claims import PER_LAYER, RUNS, SIGMAS, WAYS, cell, made, on_patients
 from scipy import stats
 
 from dpmedbench import claims, results
@@ -90,7 +91,7 @@ def test_a_claim_without_its_cells_is_not_run(name):
         *("bookkeeping.budget", "bookkeeping.time_noise_duke", "bookkeeping.training_loss_noise"),
         *("bookkeeping.validation_loss_noise", "clipping.budget_complexity"),
         *("clipping.budget_noise", "local_dp.decline_dp_sgd", "bookkeeping.budget_early"),
-        *("bookkeeping.budget_duke", "bookkeeping.budget_noise"),
+        *("bookkeeping.budget_duke", "bookkeeping.budget_umn", "bookkeeping.budget_noise"),
         *("local_dp.training_accuracy_dp_sgd", "local_dp.test_accuracy_dp_sgd"),
         *("bookkeeping.time_noise_duke_opacus", "local_dp.decline_balanced_dp_sgd"),
     ],
@@ -108,7 +109,8 @@ def test_noise_that_follows_from_epsilon_is_no_noise_level(name):
     "name",
     [
         *("bookkeeping.budget_reached", "bookkeeping.budget_early", "bookkeeping.loss_range"),
-        "bookkeeping.budget_duke",
+        *("bookkeeping.budget_duke", "bookkeeping.budget_umn"),
+        *("bookkeeping.lower_umn_train", "bookkeeping.lower_umn_val"),
         *("bookkeeping.training_loss_duke", "bookkeeping.training_loss_umn"),
         *("bookkeeping.validation_loss_duke", "bookkeeping.training_loss_duke_alike"),
         *("bookkeeping.time_noise_duke", "bookkeeping.time_noise_duke_opacus"),

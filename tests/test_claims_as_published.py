@@ -10,7 +10,8 @@ import made_up
 import pandas as pd
 import pytest
 import yaml
-from made_up_claims import CASES, cell, made
+from claim_cases import CASES
+from made_up_claims import cell, made
 from studies import write_tables
 
 from dpmedbench import cells, claims, config, mechanisms, results
@@ -37,6 +38,7 @@ def test_another_plan_contradicts_no_published_epsilon(plan):
 ARMS = [
     *("bookkeeping.budget", "bookkeeping.time_bookkeeping", "bookkeeping.training_loss_duke"),
     *("bookkeeping.validation_loss_duke", "bookkeeping.validation_loss"),
+    *("bookkeeping.budget_umn", "bookkeeping.lower_umn_train", "bookkeeping.lower_umn_val"),
 ]
 
 

@@ -41,6 +41,17 @@ def budget_duke(results: Results) -> Finding | None:
 
 
 @claim(
+    "Sections VIII.D and IX, Figure 12",
+    "On UMN, Book-Keeping spends less privacy budget than Opacus.",
+    f"Final epsilon of {BOOK_KEEPING} over that of {OPACUS} at the same network and noise on UMN, "
+    "mean and range; less means below 0.99.",
+)
+def budget_umn(results: Results) -> Finding | None:
+    found = _spent(arms.on(results.cells, "umn"), "epsilon")
+    return base.conclude(SPENT, found, below=1 - base.SAME)
+
+
+@claim(
     "Section VIII.D, Figures 11 and 12",
     "Lower noise multipliers lead to more privacy budget spent.",
     f"Final epsilon of {OPACUS} and {BOOK_KEEPING} at each noise multiplier over that at the next "

@@ -25,7 +25,7 @@ TREND = (
     "UMN."
 )
 HIGHER = (
-    f"Last {{}} of {OPACUS} minus that of {BOOK_KEEPING} at the same noise on Duke, mean over "
+    f"Last {{}} of {OPACUS} minus that of {BOOK_KEEPING} at the same noise on {{}}, mean over "
     "noise multipliers, in each network."
 )
 SIMILAR = (
@@ -59,7 +59,7 @@ def validation_loss_noise(results: Results) -> Finding | None:
 @claim(
     "Section IX, Figure 7",
     "On Duke, Book-Keeping reaches a lower training loss than Opacus.",
-    HIGHER.format(TRAINING),
+    HIGHER.format(TRAINING, "Duke"),
 )
 def training_loss_duke(results: Results) -> Finding | None:
     return _higher(arms.rivals(arms.on(results.cells, "duke"), "train_loss"))
@@ -68,7 +68,7 @@ def training_loss_duke(results: Results) -> Finding | None:
 @claim(
     "Section IX, Figure 9",
     "On Duke, Book-Keeping reaches a lower validation loss than Opacus.",
-    HIGHER.format(VALIDATION),
+    HIGHER.format(VALIDATION, "Duke"),
 )
 def validation_loss_duke(results: Results) -> Finding | None:
     return _higher(arms.rivals(arms.on(results.cells, "duke"), "val_loss"))
@@ -82,6 +82,16 @@ def validation_loss_duke(results: Results) -> Finding | None:
 )
 def training_loss_duke_alike(results: Results) -> Finding | None:
     return _same(arms.controls(arms.on(results.cells, "duke"), "train_loss"), RIVALS)
+
+
+@claim(
+    "Abstract",
+    "On the larger dataset, UMN, Book-Keeping reaches a lower {0} than Opacus.",
+    HIGHER.format("{1}", "UMN"),
+    {"train": (TRAINING, TRAINING), "val": ("validation loss", VALIDATION)},
+)
+def lower_umn(part: str, results: Results) -> Finding | None:
+    return _higher(arms.rivals(arms.on(results.cells, "umn"), f"{part}_loss"))
 
 
 @claim(
