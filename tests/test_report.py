@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import browser
 import pandas as pd
 import pytest
 from report_tables import CLAIMS, COMPARISONS, PRIVACY, SUMMARY, TABLES, manifest
@@ -50,6 +51,29 @@ def test_results_show_intervals_and_what_local_noise_spends():
     assert spent["Local laplace", "β = 0.5"] == "100,352 an image (2 a pixel)"
     assert (spent["Constant", "–"], spent["Non-private", "–"]) == ("–", "∞")
     assert html._numeric(spent)  # so that a click sorts 100,352 behind 8.25
+
+
+@pytest.mark.skipif(browser.PATH is None, reason=browser.LACKING)
+def test_a_table_is_sorted_by_click_or_key_and_as_wide_as_a_phone(tmp_path):
+    spent = ["8.25", "100,352 an image (2 a pixel)", "∞", "0.5"]
+    noise = ["σ = 10", "σ = 2", "–", "σ = 0.5"]
+    rows = pd.DataFrame({"name": ["d", "a", "b", "c"], "noise": noise, "epsilon": spent})
+    path = tmp_path / "page.html"
+    path.write_text(html.page("title", "caption", {"": rows}))
+    expected = {"name": "abcd", "noise": "cadb", "epsilon": "cdab"}
+    with browser.opened() as tab:
+        tab.open(path, width=390, mobile=True)
+        tab.wait("!!document.querySelector('table.sortable')")
+        assert tab.script("document.documentElement.clientWidth") == 390
+        for column, (name, names) in enumerate(expected.items()):
+            head = f"document.querySelectorAll('th')[{column}]"
+            for found in (names, names[::-1]):
+                act = "click()" if found == names else "dispatchEvent(key)"
+                tab.script(f"key = new KeyboardEvent('keydown', {{key: 'Enter'}}); {head}.{act}")
+                first = "[...document.querySelectorAll('td:nth-child(1)')]"
+                assert tab.script(f"{first}.map(cell => cell.textContent).join('')") == found, name
+                assert tab.script("document.querySelectorAll('th[aria-sort]').length") == 1
+            assert tab.script(f"{head}.ariaSort") == "descending"
 
 
 def test_accuracy_has_the_published_shape_and_the_published_numbers():

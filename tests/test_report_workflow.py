@@ -98,15 +98,3 @@ def test_it_can_be_read_and_opened_in_a_browser(html):
         tab.wait("app.state.category?.endsWith('What this run says')")
         paths = report_tour.visit(tab)
     assert {path.rpartition("/")[2] for path in paths} == report_tour.expected(html)
-
-
-@pytest.mark.skipif(browser.PATH is None, reason=browser.LACKING)
-def test_a_table_is_sorted_by_a_click(html):
-    with browser.opened() as tab:
-        tab.open(html.parent / "pages" / "engines.html")
-        tab.wait("!!document.querySelector('table.sortable')")
-        modes = "[...document.querySelectorAll('td:nth-child(2)')].map(cell => cell.textContent)"
-        for backwards in (False, True):
-            tab.script("document.querySelectorAll('th')[1].click()")
-            found = tab.script(modes)
-            assert found == sorted(found, reverse=backwards)

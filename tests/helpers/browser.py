@@ -41,7 +41,7 @@ class Page:
         self.errors: list[str] = []
         self.requests: list[str] = []
 
-    def open(self, path: Path, width: int = 1500, height: int = 950) -> None:
+    def open(self, path: Path, width: int = 1500, height: int = 950, mobile: bool = False) -> None:
         """Show a local file."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         found = self.call("Target.attachToTarget", targetId=target, flatten=True)
@@ -53,7 +53,7 @@ class Page:
             width=width,
             height=height,
             deviceScaleFactor=1,
-            mobile=False,
+            mobile=mobile,
         )
         self.call("Page.navigate", url=path.resolve().as_uri())
 

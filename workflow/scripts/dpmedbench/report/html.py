@@ -19,6 +19,7 @@ TEMPLATE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title>
 <style>
 body { font: 14px/1.45 system-ui, sans-serif; color: #1e293b; margin: 1.5rem 2rem; }
@@ -46,7 +47,7 @@ td.short, td.number { white-space: nowrap; }
 <table>
 <thead><tr>
 {% for column in rows.columns %}
-<th{% if numeric(rows[column]) %} class="number"{% endif %}>{{ column }}</th>
+<th scope="col"{% if numeric(rows[column]) %} class="number"{% endif %}>{{ column }}</th>
 {% endfor %}
 </tr></thead>
 <tbody>
@@ -69,17 +70,25 @@ td.short, td.number { white-space: nowrap; }
 <script>
 for (const table of document.querySelectorAll("table")) {
   table.classList.add("sortable");
-  table.querySelectorAll("th").forEach((head, column) => head.addEventListener("click", () => {
-    const up = head.dataset.up = head.dataset.up === "1" ? "0" : "1";
-    const key = row => row.cells[column].textContent;
-    const compare = (a, b) => {
-      const [x, y] = [key(a), key(b)];
-      const [m, n] = [x, y].map(text => parseFloat(text.replaceAll(",", "")));
-      return isNaN(m) || isNaN(n) ? isNaN(m) - isNaN(n) || x.localeCompare(y) : m - n;
-    };
-    const rows = [...table.tBodies[0].rows].sort(compare);
-    table.tBodies[0].append(...(up === "1" ? rows : rows.reverse()));
-  }));
+  const heads = table.querySelectorAll("th");
+  heads.forEach((head, column) => {
+    head.tabIndex = 0;
+    head.addEventListener("keydown", event => event.key === "Enter" && head.click());
+    head.addEventListener("click", () => {
+      const up = head.ariaSort !== "ascending";
+      heads.forEach(other => other.removeAttribute("aria-sort"));
+      head.ariaSort = up ? "ascending" : "descending";
+      const key = row => row.cells[column].textContent;
+      const number = text => parseFloat(text.replace(/^[^=.]{1,9} = /, "").replaceAll(",", ""));
+      const compare = (a, b) => {
+        const [x, y] = [key(a), key(b)];
+        const [m, n] = [x, y].map(number);
+        return isNaN(m) || isNaN(n) ? isNaN(m) - isNaN(n) || x.localeCompare(y) : m - n;
+      };
+      const rows = [...table.tBodies[0].rows].sort(compare);
+      table.tBodies[0].append(...(up ? rows : rows.reverse()));
+    });
+  });
 }
 </script>
 </body>
