@@ -46,6 +46,8 @@ def test_results_show_intervals_and_what_local_noise_spends():
     assert next(iter(table.index)) == ("Constant", "–")
     assert table.loc[("Non-private", "–"), dice] == "0.812 [0.792, 0.832]"
     assert table.loc[("Opacus flat", "σ = 1"), dice] == "0.300"
+    assert table.loc[("Opacus flat", "σ = 1"), ["patients", "runs"]].to_list() == ["7", "1"]
+    assert "patients" not in pages.BUILDERS["cost"](SUMMARY, PRIVACY)[0]["duke, U-Net"]
     assert table.loc[("Opacus flat", "σ = 1"), "epsilon"] == "8.25"
     spent = table["epsilon"]
     assert spent["Local laplace", "β = 0.5"] == "100,352 an image (2 a pixel)"
@@ -120,6 +122,10 @@ def test_the_front_page_names_the_best_of_each_noise_and_counts_claims():
         ("Bookkeeping", "σ = 0.5"),
         ("Opacus flat", "σ = 1"),
     ]
+    of = [row["of"] for row in found["best"]]
+    assert of == ["7 patients, 3 runs"] * 2 + ["7 patients, 1 run"] + [
+        "7 patients, 3 runs", "7 patients, 1 run"
+    ]  # fmt: skip
     spent = [row["epsilon"] for row in found["best"]]
     assert spent == ["–", "∞", "100,352 an image (2 a pixel)", "8.25", "8.25"]
     assert found["cost"] == [

@@ -36,7 +36,8 @@ def setting(mechanism: str, privacy: str = "none", dataset: str = "duke") -> dic
 def value(of: dict, metric: str, mean: float, width: float = NOT) -> dict:
     """A row of the summary."""
     ends = {"low": mean - width, "high": mean + width}
-    return of | {"metric": metric, "value": mean, "runs": 1 if math.isnan(width) else 3} | ends
+    runs = 1 if math.isnan(width) else 3
+    return of | {"metric": metric, "value": mean, "runs": runs, "patients": 7} | ends
 
 
 SUMMARY = pd.DataFrame(

@@ -51,10 +51,10 @@ PAGES = {
             "Results of every setting",
             "Scores on the test set, epsilon and cost of every dataset, model, mechanism and "
             "noise: mean [95 % interval]. Intervals are over patients, not images, and runs where "
-            "there are several; a single run has none. Epsilon is for one image; of noise on "
-            "images it is that of all pixels, in brackets of one pixel of one channel. HD95 is "
-            "over the classes that the prediction has: one that misses a class may have the better "
-            "HD95, so read it with Dice.",
+            "there are several: that of one patient says nothing of others, and a single run has "
+            "none. Epsilon is for one image; of noise on images it is that of all pixels, in "
+            "brackets of one pixel of one channel. HD95 is over the classes that the prediction "
+            "has: one that misses a class may have the better HD95, so read it with Dice.",
             ("summary", "privacy"),
         ),
         Page(

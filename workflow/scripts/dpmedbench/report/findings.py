@@ -32,11 +32,11 @@ def find(
         manifests: of all cells.
 
     Returns:
-        `best`, rows of texts (dataset, model, metric, noise, epsilon, mechanism, value, others),
-        first the constant predictor and training without privacy, then the best mechanism of each
-        noise, where `others` are those that the comparisons do not separate from it; `more`,
-        whether rows were cut; `cost`, a sentence a dataset and model; `claims`, how many of the
-        published ones have which verdict; `software`, with what the cells were trained.
+        `best`, rows of texts (dataset, model, metric, noise, epsilon, mechanism, value, of,
+        others), first the constant predictor and training without privacy, then the best mechanism
+        of each noise, where `others` are those that the comparisons do not separate from it;
+        `more`, whether rows were cut; `cost`, a sentence a dataset and model; `claims`, how many
+        of the published ones have which verdict; `software`, with what the cells were trained.
     """
     summary, claims = tables["summary"], tables["claims"]
     published = claims[~claims["source"].str.startswith(CONTROL)]
@@ -95,7 +95,12 @@ def _row(row: pd.Series) -> dict[str, str]:
         "epsilon": row["epsilon_text"],
         "mechanism": wording.name(row["mechanism"]),
         "value": text(row["value"], row["low"], row["high"]),
+        "of": f"{_several(row['patients'], 'patient')}, {_several(row['runs'], 'run')}",
     }
+
+
+def _several(number: float, name: str) -> str:
+    return f"{number:.0f} {name}{'s' * int(number != 1)}"
 
 
 def _costs(summary: pd.DataFrame) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -75,7 +75,7 @@ def claims(table: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
 
 def results(table: pd.DataFrame, privacy: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
     """Utility and epsilon of every setting."""
-    return _settings(table, privacy, UTILITY)
+    return _settings(table, privacy, UTILITY, ["patients", "runs"])
 
 
 def accuracy(table: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
@@ -100,7 +100,7 @@ def _across(numbers: pd.DataFrame, parts: Mapping[str, str]) -> pd.DataFrame:
 
 def cost(table: pd.DataFrame, privacy: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
     """Time and memory of every setting."""
-    return _settings(table, privacy, COST)
+    return _settings(table, privacy, COST, ["runs"])
 
 
 def comparisons(table: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
@@ -130,9 +130,9 @@ def engines(rows: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
 
 
 def _settings(
-    table: pd.DataFrame, privacy: pd.DataFrame, metrics: Mapping[str, str]
+    table: pd.DataFrame, privacy: pd.DataFrame, metrics: Mapping[str, str], counts: Sequence[str]
 ) -> tuple[Groups, pd.DataFrame]:
-    """Settings x metrics, a table a dataset and model."""
+    """Settings x metrics, and of how many patients or runs; a table a dataset and model."""
     numbers = _constant_first(table[table["metric"].isin(metrics)])
     scale = numbers["metric"].map(UNITS).fillna(1)
     ends = (numbers[name] * scale for name in ("value", "low", "high"))
@@ -149,7 +149,7 @@ def _settings(
                 "noise": [_noise(privacy) for _, privacy in settings.index],
                 "epsilon": settings["epsilon_text"].array,
                 **{title: texts[name].fillna("–").array for name, title in shown.items()},
-                "runs": settings["runs"].map("{:.0f}".format).array,
+                **{name: settings[name].map("{:.0f}".format).array for name in counts},
             }
         )
     return found, numbers.drop(columns="text")
