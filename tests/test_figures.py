@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 
@@ -168,6 +169,19 @@ def test_bars_and_whiskers_are_those_of_the_summary():
             assert bar[0].get_height() == pytest.approx(row["value"])
             whisker = bar.errorbar.lines[2][0].get_segments()[0][:, 1]
             assert whisker == pytest.approx([row["low"], row["high"]])
+
+
+def test_bars_of_many_ordinary_mechanisms_stand_side_by_side():
+    summary = study("non_private_alone").inputs()["summary"]
+    rows = summary[summary["metric"] == "mean_val_loss"]
+    rows = pd.concat([rows.assign(mechanism=f"rate_{number}") for number in range(5)])
+    del rows.attrs["colours"]
+    axes = figures.draw("mean_validation_loss", summary=rows).axes[0]
+    ends = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches]
+    assert len(ends) == 5
+    assert min(low for low, _ in ends) > axes.get_xlim()[0]
+    assert max(high for _, high in ends) < axes.get_xlim()[1]
+    assert all(high <= low for (_, high), (low, _) in itertools.pairwise(ends))
 
 
 def test_bars_of_single_runs_have_no_whiskers_and_say_so():

@@ -33,8 +33,7 @@ def draw(summary: pd.DataFrame) -> Figure:
         return style.empty(summary, "no validation loss: nothing was validated")
     models = list(bars["model"].unique())
     labels = ["none"] * bool((bars["privacy"] == "none").any()) + wording.noises(bars["privacy"])
-    private = bars.loc[bars["privacy"] != "none", "mechanism"]
-    wide = len(labels) * len(set(private)) > MANY
+    wide = len(labels) * _most(bars) > MANY
     figure, panels = style.panels(
         [wording.name(model) for model in models],
         [style.mechanism_section(bars)],
@@ -77,9 +76,13 @@ def _bars_of(summary: pd.DataFrame) -> pd.DataFrame:
     return bars
 
 
+def _most(bars: pd.DataFrame) -> int:
+    """The most mechanisms that one noise level has."""
+    return bars.groupby("privacy")["mechanism"].nunique().max()
+
+
 def _draw_bars(axes: Axes, part: pd.DataFrame, labels: list[str], colours: dict[str, str]) -> None:
-    private = max(len(set(part.loc[part["privacy"] != "none", "mechanism"])), 1)
-    width = 0.84 / private
+    width = 0.84 / _most(part)
     for position, label in enumerate(labels):
         at = part[part["privacy"] == label].set_index("mechanism")
         present = [mechanism for mechanism in colours if mechanism in at.index]
