@@ -13,7 +13,7 @@ from studies import drawn, overlaps, study
 
 from dpmedbench import figures
 from dpmedbench.datasets.base import IGNORE
-from dpmedbench.figures import classes, scans, style, tiles
+from dpmedbench.figures import classes, palette, scans, style, tiles
 
 # How a reader without red, green or blue cones sees linear RGB (Machado et al. 2009, severity 1).
 VISION = {
@@ -86,6 +86,13 @@ def test_every_reader_tells_classes_apart(vision):
     found = differences([*errors, *pale], vision)
     assert found[:3, 3:].min() > 18
     assert found[:3, :3][np.triu_indices(3, 1)].min() > 18
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_every_reader_tells_fourteen_mechanisms_apart(vision):
+    """As well as those of the palette alone, which are 11.3 apart where red cones lack."""
+    given = palette.assign({"plain": False} | {f"m{number}": True for number in range(14)})
+    assert differences(given.values(), vision)[np.triu_indices(15, 1)].min() > 11
 
 
 @pytest.mark.parametrize("count", [2, 3, 9, 10, 30])

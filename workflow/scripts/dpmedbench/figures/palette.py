@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 NON_PRIVATE = ("#000000", "#777777", "#aaaaaa")
 # seaborn's colour-blind palette without its grey, which is kept for what is not private.
 MECHANISMS = (0, 1, 2, 3, 4, 9, 5, 8, 6)
-DARKER = 0.5  # of the light of a colour, for mechanisms beyond the palette
+# Beyond the palette its darker twins: the first five are as far from each other, from the palette
+# and from black as the palette is in itself, whichever cones a reader lacks.
+DARKER, TWINS = 0.4, (3, 0, 8, 5, 9, 1, 2, 4, 6)
 DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
 
 
@@ -37,9 +39,9 @@ def assign(mechanisms: Mapping[str, bool]) -> dict[str, str]:
     others = [name for name, is_private in mechanisms.items() if not is_private]
     greys = dict(zip(others, NON_PRIVATE, strict=False))
     coloured = [name for name in mechanisms if name not in greys]
-    palette = np.array(sns.color_palette("colorblind"))[list(MECHANISMS)]
-    if len(coloured) <= 2 * len(palette):
-        colours = [*palette, *(palette * DARKER)]
+    palette = np.array(sns.color_palette("colorblind"))
+    if len(coloured) <= len(MECHANISMS) + len(TWINS):
+        colours = [*palette[list(MECHANISMS)], *(palette[list(TWINS)] * DARKER)]
     else:
         colours = sns.color_palette("husl", len(coloured))
     return greys | {name: to_hex(colour) for name, colour in zip(coloured, colours, strict=False)}
