@@ -167,6 +167,14 @@ def test_filled_points_are_those_that_nothing_dominates():
     assert 0 < settings["dominated"].sum() < len(settings)
 
 
+def test_names_in_the_table_are_black_whatever_the_colour_of_the_mechanism():
+    table = drawn("three_cells", "pareto").axes[1]
+    names = [text for text in table.texts if text.get_text()[:6] in ("Opacus", "Non-pr")]
+    assert {text.get_color() for text in names} == {"black"}
+    marks = [text.get_color() for text in table.texts if text.get_text() == "●"]
+    assert len(marks) == len(set(marks)) == len(names)
+
+
 def test_a_setting_below_the_constant_predictor_is_dominated():
     given = inputs("three_cells")
     summary = given["summary"]

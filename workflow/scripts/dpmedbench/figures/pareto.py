@@ -31,8 +31,8 @@ NEEDS = ("summary", "privacy")
 
 NAMED = 9
 ALIKE = 0.1  # share of the time of a step
-HEADS = ("", "not dominated", "ε", "score", "time")
-WIDTHS = (0.22, 1.95, 0.48, 1.08, 0.42)  # inches
+HEADS = ("", "", "not dominated", "ε", "score", "time")
+WIDTHS = (0.2, 0.14, 1.83, 0.48, 1.08, 0.42)  # inches
 
 
 def draw(summary: pd.DataFrame, privacy: pd.DataFrame) -> Figure:
@@ -187,7 +187,8 @@ def _row(number: int, row, colours: dict[str, str], unit: str) -> list[text_tabl
     interval = f" [{row.low:.2f}, {row.high:.2f}]" if np.isfinite(row.low) else ""
     return [
         str(number),
-        (wording.setting(row.mechanism, row.privacy), colours[row.mechanism]),
+        ("●", colours[row.mechanism]),
+        wording.setting(row.mechanism, row.privacy),
         wording.number(row.epsilon),
         f"{row.value:.2f}{interval}",
         f"{row.cost:.2g}{unit}" if np.isfinite(row.cost) else "",
