@@ -97,7 +97,7 @@ def test_where_nothing_is_ordinary_no_private_mechanism_is_taken_for_it():
 
 def test_a_single_mechanism_has_nothing_to_be_compared_with():
     figure = figures.draw("paired_differences", **inputs("non_private_alone"))
-    assert "no two mechanisms to compare" in said(figure)
+    assert "no private mechanism to compare with another" in said(figure)
 
 
 def test_times_are_no_scores():

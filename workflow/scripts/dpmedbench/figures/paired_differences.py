@@ -41,7 +41,7 @@ def draw(comparisons: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     found = utility.scored(comparisons)
     models = list(found["model"].unique())
     if not models:
-        return style.empty(summary, "no two mechanisms to compare")
+        return style.empty(summary, "no private mechanism to compare with another")
     levels = wording.noises(found["privacy"])
     scores = utility.trained(utility.scored(summary))
     parts = [chosen(found[found["model"] == model], scores) for model in models]
