@@ -24,6 +24,7 @@ FOR = {
         "cost",
         "test_masks",
     },
+    "long_names": {"cost", "paired_differences", "time_noise"},
     "unequal": {"cost", "gradient_norms", "test_dice", "test_masks"},
 }
 

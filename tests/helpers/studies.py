@@ -66,6 +66,14 @@ STUDIES = {
         ),
         2,
     ),
+    "long_names": (
+        grid(
+            models=("unet", "nested_unet"),
+            mechanisms=("non_private", *(f"bookkeeping_mixopt_with_a_long_name_{n}" for n in "ab")),
+            sigmas=(0.3, 1.0),
+        ),
+        2,
+    ),
     # Nested U-Net without what is not private; the first row of masks lacks the least noise
     "unequal": (
         grid(sigmas=(0.3, 0.5, 1.0), mechanisms=("non_private", "opacus_flat"))

@@ -93,7 +93,7 @@ def draw(
             _panel(axes, part, quantity, rows[model], ratios)
             axes.set_yticks(range(len(rows[model])), [""] * len(rows[model]))
             axes.tick_params(axis="y", length=0)
-        line[0].set_yticklabels([wording.name(name) for name in rows[model]])
+        line[0].set_yticklabels(wording.rows(rows[model]))
         line[0].set_title(wording.name(model), loc="left")
     for quantity, column, ratios in zip(QUANTITIES, grid.T, relative, strict=True):
         _axis(column, measured, quantity, ratios)

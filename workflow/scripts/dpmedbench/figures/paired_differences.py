@@ -28,6 +28,7 @@ ORDER = 250
 NEEDS = ("comparisons", "summary")
 
 MOST = 15  # pairs of a model, of which all are shown
+LONG = 50  # letters: pairs of longer names are written in two lines
 # verdicts (`comparisons`) that look alike, and how: marker, filled
 MARKS = {
     "separated from 0": ((HIGHER, LOWER), "o", True),
@@ -124,6 +125,8 @@ def _rows(axes: Axes, part: pd.DataFrame, levels: list[str]) -> None:
             va="center", fontsize=style.SMALL, color=style.MUTED,
         )  # fmt: skip
     names = [f"{wording.name(second)} − {wording.name(first)}" for first, second in rows]
+    if max(map(len, names)) > LONG:
+        names = [name.replace(" − ", "\n− ") for name in names]
     axes.axvline(0, color=style.MUTED, linewidth=0.8, zorder=1)
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.4, -0.6)

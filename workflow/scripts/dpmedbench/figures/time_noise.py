@@ -119,7 +119,7 @@ def _forest(axes: Axes, found: pd.DataFrame, colours: dict[str, str]) -> None:
             fontsize=style.SMALL, color=style.MUTED,
         )  # fmt: skip
     axes.axvline(0, color=style.MUTED, linewidth=0.8, zorder=1)
-    axes.set_yticks(range(len(found)), [wording.name(name) for name in found["mechanism"]])
+    axes.set_yticks(range(len(found)), wording.rows(found["mechanism"]))
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.grid(False, axis="y")
 

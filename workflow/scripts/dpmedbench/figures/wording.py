@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 
 SYMBOLS = {"sigma": "σ", "eps": "target ε", "beta": "β"}
+BESIDE = 28  # letters
 AXIS_NAMES = {"sigma": "noise multiplier σ", "eps": "target ε", "beta": "noise scale β"}
 
 
@@ -53,6 +55,11 @@ def name(text: str) -> str:
     text = re.sub(r"\bresnet(\d+)", r"ResNet\1", text)
     text = text.replace("per layer", "per-layer")
     return text[:1].upper() + text[1:]
+
+
+def rows(names: Iterable[str]) -> list[str]:
+    """`name` of each, in as many lines as stand beside an axis."""
+    return [textwrap.fill(name(text), BESIDE, break_on_hyphens=False) for text in names]
 
 
 def power(value: float) -> str:
