@@ -143,6 +143,13 @@ def test_labels_that_are_numbers_go_by_value(tmp_path):
     assert [r.target for r in custom.read(folder, options(**LABELS))] == [1, 0]
 
 
+def test_numbers_with_a_point_or_sign_go_by_value_too(tmp_path):
+    for labels in (("10.0", "9.0"), ("1", "-1")):
+        rows = [ROW.replace("dry", labels[0]), WET.replace("wet", labels[1])]
+        folder = folder_of(tmp_path, HEAD + "".join(rows))
+        assert custom.describe(folder, options(**LABELS)).classes == labels[::-1]
+
+
 def test_a_mask_of_another_size_is_refused_by_name(tmp_path):
     folder = folder_of(tmp_path, HEAD + ROW)
     Image.fromarray(np.zeros((50, 40), np.uint8)).save(folder / "masks" / "a1.png")

@@ -12,6 +12,7 @@ A row per image, under a line of column names; other columns are left alone:
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -198,7 +199,7 @@ def _manifest(folder: Path, options: Mapping[str, object]) -> _Manifest:
 
 
 def _classes(manifest: _Manifest, options: Mapping[str, object]) -> tuple[str, ...]:
-    """The names of the classes; labels that are whole numbers go by value."""
+    """The names of the classes; labels that are numbers go by value."""
     segmentation, classes = options["task"] == "segmentation", options["classes"]
     values = options["mask_values"]
     if segmentation and not classes:
@@ -213,8 +214,8 @@ def _classes(manifest: _Manifest, options: Mapping[str, object]) -> tuple[str, .
         )
     if not classes:
         labels = {row["label"] for _, row in manifest.rows if row["label"]}
-        whole = all(label.isdecimal() for label in labels)
-        classes = sorted(labels, key=int if whole else None)
+        numbers = all(re.fullmatch(r"[-+]?\d+(\.\d+)?", label) for label in labels)
+        classes = sorted(labels, key=(lambda label: (float(label), label)) if numbers else None)
     if not 2 <= len(set(classes)) == len(classes) <= 255:
         raise UserError(
             f"{manifest.path}: found as classes {', '.join(classes) or 'nothing'}, "
