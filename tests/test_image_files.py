@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,36 @@ def test_every_format_and_depth(tmp_path):
     np.testing.assert_array_equal(image_files.image(tmp_path / "p.png", 1), grey)
     alpha = np.dstack([colour, np.full(SIZE, 7, np.uint8)])
     np.testing.assert_array_equal(image_files.image(saved(tmp_path, alpha, "a.png"), 3), colour)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+def test_a_picture_is_turned_as_it_is_shown(tmp_path, suffix, orientation):
+    array = np.tile(np.linspace(0, 255, 50).astype(np.uint8), (40, 1))
+    path = tmp_path / f"a.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(array).save(path, exif=exif)
+    shown = np.rot90(array, {1: 0, 3: 2, 6: -1}[orientation])
+    found = image_files.image(path, 1)
+    assert found.shape == shown.shape
+    assert np.abs(found.astype(int) - shown).max() < 12
+    if suffix != "jpg":
+        np.testing.assert_array_equal(image_files.mask(path, 256, range(256)), shown)
+
+
+def test_white_does_not_go_with_colours_of_16_bits(tmp_path):
+    pixels = b"".join(b"\0" + np.full(15, 4095, ">u2").tobytes() for _ in range(4))
+    header = struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0)
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    with path.open("ab") as file:
+        for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")):
+            file.write(struct.pack(">I", len(data)) + kind + data)
+            file.write(struct.pack(">I", zlib.crc32(kind + data)))
+    assert image_files.image(path, 3).max() == 4095 * 255 // 65535
+    with pytest.raises(UserError, match="found colours of 16 bits, of which the upper 8"):
+        image_files.image(path, 3, 4095)
 
 
 @pytest.mark.parametrize(

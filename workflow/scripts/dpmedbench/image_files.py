@@ -29,7 +29,7 @@ def image(path: Path, channels: int, white: float | None = None) -> np.ndarray:
     """
     from PIL import Image
 
-    array = _to_bytes(path, _read(path), white)
+    array = _to_bytes(path, _read(path, white=white), white)
     mode = "L" if channels == 1 else "RGB"
     return np.asarray(Image.fromarray(array).convert(mode))
 
@@ -89,8 +89,8 @@ def _to_bytes(path: Path, array: np.ndarray, white: float | None) -> np.ndarray:
     return np.rint(array * (255 / white)).astype(np.uint8)
 
 
-def _read(path: Path, indices: bool = False) -> np.ndarray:
-    """The array in the file; with `indices` as it is stored, whatever it asks to be shown as."""
+def _read(path: Path, indices: bool = False, white: float | None = None) -> np.ndarray:
+    """The array in the file; with `indices` the numbers stored, whatever they are shown as."""
     try:
         with open(path, "rb") as handle:
             head = handle.read(132)
@@ -100,7 +100,7 @@ def _read(path: Path, indices: bool = False) -> np.ndarray:
             return _numpy(path)
         if head[128:] == b"DICM":
             return _dicom(path, indices)
-        return _picture(path, indices)
+        return _picture(path, indices, white)
     except UserError:
         raise
     except Exception as error:  # the libraries raise whatever the broken bytes lead them to
@@ -118,16 +118,27 @@ def _numpy(path: Path) -> np.ndarray:
     return np.asarray(array)
 
 
-def _picture(path: Path, indices: bool) -> np.ndarray:
-    from PIL import Image
+def _picture(path: Path, indices: bool, white: float | None) -> np.ndarray:
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    with Image.open(path, formats=("PNG", "TIFF", "JPEG")) as picture:
+    # by a handle: what Pillow maps from a name it lays out by the sides of the turned picture
+    with open(path, "rb") as handle:
+        try:
+            picture = Image.open(handle, formats=("PNG", "TIFF", "JPEG"))
+        except UnidentifiedImageError:
+            raise ValueError("neither PNG, TIFF nor JPEG") from None
         if getattr(picture, "n_frames", 1) > 1:
             raise UserError(
                 f"{path}: found {picture.n_frames} pages, expected one; save one image a file."
             )
         check_size(picture.height * picture.width)
         plain = picture.mode in ("1", "L", "RGB") or picture.mode.startswith(("I", "F"))
+        if white and not picture.mode.startswith("I") and ";16" in str(picture.tile):
+            raise UserError(
+                f"{path}: found colours of 16 bits, of which the upper 8 are read whatever white "
+                "is; save it with 8 bits a colour, or as NPY."
+            )
+        ImageOps.exif_transpose(picture, in_place=True)  # as it is shown; Pillow turns TIFF alone
         if plain or (indices and picture.mode == "P"):
             return np.asarray(picture)
         return np.asarray(picture.convert("L" if picture.mode == "LA" else "RGB"))
