@@ -98,3 +98,18 @@ def test_it_can_be_read_and_opened_in_a_browser(html):
         tab.wait("app.state.category?.endsWith('What this run says')")
         paths = report_tour.visit(tab)
     assert {path.rpartition("/")[2] for path in paths} == report_tour.expected(html)
+
+
+@pytest.mark.skipif(browser.PATH is None, reason=browser.LACKING)
+@pytest.mark.parametrize(("width", "media"), [(400, "screen"), (760, "print")])
+def test_the_front_page_fits_a_phone_and_paper(html, width, media):
+    with browser.opened() as tab:
+        tab.open(html, width, 900)
+        tab.wait("typeof app !== 'undefined' && !!document.querySelector('.prose')")
+        tab.call("Emulation.setEmulatedMedia", media=media)
+        if media == "screen":
+            tab.script("app.setView({hideNavbar: true})")
+        box = "(({left, right}) => 0 <= left && right <= innerWidth)"
+        tab.wait(f"{box}(document.querySelector('.prose').getBoundingClientRect())", 10)
+        if media == "print":  # beyond the first page too
+            assert tab.script("document.documentElement.scrollHeight") > 1000
