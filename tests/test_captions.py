@@ -76,6 +76,12 @@ def test_the_front_page_says_when_the_test_set_is_scored():
         assert "the weights of the last epoch." in html
 
 
+def test_the_front_page_tells_of_noise_on_images_where_a_cell_has_it():
+    for name, local in (("phantom_duke", False), ("phantom_chest_xray", True)):
+        run = [cell for cell in CELLS if cell.dataset == name]
+        assert ("Local mechanisms train" in front_page(STUDY, run, {}, {}, {})) == local
+
+
 def test_learning_rates_are_those_of_the_mechanisms():
     found = of("phantom_duke")["learning_rate"]
     assert found == "0.005 for Non-private, 0.01 for Opacus flat and Bookkeeping"

@@ -61,6 +61,7 @@ def front_page(
         | {"left_out": [*left_out.items()], "missing": [*missing.items()]}
         | {"approximate": _approximate(study)}
         | {"classified": any(_task(study, cell) == "classification" for cell in cells)}
+        | {"local": any(study.mechanisms[cell.mechanism].local for cell in cells)}
     ) | {"config": study.model_dump(mode="json")}
 
 
