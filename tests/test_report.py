@@ -8,7 +8,17 @@ from pathlib import Path
 import browser
 import pandas as pd
 import pytest
-from report_tables import CLAIMS, COMPARISONS, PRIVACY, SUMMARY, TABLES, manifest
+from report_tables import (
+    CLAIMS,
+    COMPARISONS,
+    NOT,
+    PRIVACY,
+    SUMMARY,
+    TABLES,
+    manifest,
+    setting,
+    value,
+)
 
 from dpmedbench import figures, report, unfinished
 from dpmedbench.report import findings, html, pages, software
@@ -76,6 +86,15 @@ def test_a_table_is_sorted_by_click_or_key_and_as_wide_as_a_phone(tmp_path):
                 assert tab.script(f"{first}.map(cell => cell.textContent).join('')") == found, name
                 assert tab.script("document.querySelectorAll('th[aria-sort]').length") == 1
             assert tab.script(f"{head}.ariaSort") == "descending"
+
+
+def test_results_leave_out_a_score_that_nobody_has():
+    nothing = value(setting("non_private"), "boundary_mae", NOT)
+    found, numbers = pages.BUILDERS["results"](
+        pd.DataFrame([*SUMMARY.to_dict("records"), nothing]), PRIVACY
+    )
+    assert "boundary error (px)" not in found["duke, U-Net"]
+    assert "boundary_mae" in set(numbers["metric"])
 
 
 def test_accuracy_has_the_published_shape_and_the_published_numbers():

@@ -132,7 +132,8 @@ def engines(rows: pd.DataFrame) -> tuple[Groups, pd.DataFrame]:
 def _settings(
     table: pd.DataFrame, privacy: pd.DataFrame, metrics: Mapping[str, str], counts: Sequence[str]
 ) -> tuple[Groups, pd.DataFrame]:
-    """Settings x metrics, and of how many patients or runs; a table a dataset and model."""
+    """Settings x metrics that have a value, and of how many patients or runs; a table a dataset
+    and model."""
     numbers = _constant_first(table[table["metric"].isin(metrics)])
     scale = numbers["metric"].map(UNITS).fillna(1)
     ends = (numbers[name] * scale for name in ("value", "low", "high"))
@@ -141,7 +142,8 @@ def _settings(
     found = {}
     for (dataset, model), rows in numbers.groupby(["dataset", "model"], sort=False):
         settings = with_epsilon(rows.drop_duplicates(key), privacy).set_index(key)
-        texts = rows.pivot_table("text", key, "metric", aggfunc="first").reindex(settings.index)
+        known = rows[rows["value"].notna()]
+        texts = known.pivot_table("text", key, "metric", aggfunc="first").reindex(settings.index)
         shown = {name: title for name, title in metrics.items() if name in texts}
         found[f"{dataset}, {wording.name(model)}"] = pd.DataFrame(
             {
