@@ -25,6 +25,15 @@ STUDIES = sorted((config_files.ROOT / "config" / "studies").glob("*.yaml"))
             [("training.epoch", 3)],
             r"training: found the key epoch, which there is not, did you mean epochs\? allowed",
         ),
+        ([("study", 2024)], "study: found 2024, expected a text; put it in quotes"),
+        (
+            [("study", "my study")],
+            "study: found 'my study', expected letters, digits, - and _, the",
+        ),
+        ([("grids.0.seeds", 3)], r"grids.0.seeds: found 3, expected a list, in \[ \]"),
+        ([("datasets.phantom_duke.image_size", 64)], "image_size: found 64, expected a list"),
+        ([("training", None)], "training: found None, expected keys with values; leave it out"),
+        ([("datasets", ["duke"])], r"datasets: found \['duke'\], expected keys with values"),
         ([("training.epochs", 0)], r"training.epochs: found 0, input should be greater than or eq"),
         (
             [("training.epochs", "ten")],

@@ -34,6 +34,16 @@ __all__ = [
     "load",
 ]
 
+# of pydantic's kinds of error, those that it tells in words of Python
+EXPECTED = {
+    "string_type": "expected a text; put it in quotes",
+    "string_pattern_mismatch": "expected letters, digits, - and _, the first a letter or digit",
+    "list_type": "expected a list, in [ ] or a line each behind -",
+    "tuple_type": "expected a list, in [ ] or a line each behind -",
+    "dict_type": "expected keys with values; leave it out where there are none",
+    "model_type": "expected keys with values; leave it out where there are none",
+}
+
 
 class Grid(Section):
     """Cells: the product of the lists."""
@@ -216,4 +226,5 @@ def _sentence(error: dict) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    return f"{key}: found {error['input']!r}, {message[0].lower()}{message[1:]}"
+    expected = EXPECTED.get(error["type"], f"{message[0].lower()}{message[1:]}")
+    return f"{key}: found {error['input']!r}, {expected}"
