@@ -94,6 +94,11 @@ WET = "images/b1.png,masks/b1.png,wet,ben,test\n"
         ("image,mask,patient\n" + ROW, LABELS, "found no column label"),
         (HEAD + ROW + ROW.replace("a1", "zz", 1), SEGMENTS, "line 3: found 'images/zz.png', which"),
         (HEAD + ROW.replace("s/a1.png,d", "s/zz.png,d"), SEGMENTS, "line 2: found 'masks/zz.png'"),
+        (
+            HEAD + ROW.replace("a1", 300 * "x", 1),
+            SEGMENTS,
+            r"which cannot be looked at \(File name",
+        ),
         (HEAD + ROW + ROW, SEGMENTS, "line 3: found image 'images/a1.png' as in line 2"),
         (HEAD + ROW + ROW.replace("im", "./im", 1), SEGMENTS, "'./images/a1.png' as in line 2"),
         (HEAD + ROW.replace("anna", " "), SEGMENTS, "line 2: found no patient"),

@@ -162,9 +162,13 @@ class _Manifest:
         )
 
     def file(self, line: int, name: str) -> Path:
-        path = self.path.parent / name
-        if not path.is_file():
-            raise self.wrong(line, f"{name!r}, which is no file", f"one seen from {path.parent}")
+        path, why = self.path.parent / name, "is no file"
+        try:
+            there = path.is_file()
+        except OSError as error:  # a folder that may not be entered, a name that is too long
+            there, why = False, f"cannot be looked at ({error.strerror})"
+        if not there:
+            raise self.wrong(line, f"{name!r}, which {why}", f"one seen from {path.parent}")
         return path.resolve()
 
 
