@@ -101,7 +101,7 @@ def test_white_does_not_go_with_colours_of_16_bits(tmp_path):
     [
         (
             np.array([[0, -1]], np.int16),
-            "found values from -1 to 0 of type int16, expected 0 to 65",
+            "found values from -1 to 0 of type int16, expected 0 to 65535; save it with a constant",
         ),
         (
             np.array([[0.0, 1.5]]),

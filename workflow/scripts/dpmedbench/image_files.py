@@ -82,9 +82,12 @@ def _to_bytes(path: Path, array: np.ndarray, white: float | None) -> np.ndarray:
     white = white or (1.0 if array.dtype.kind == "f" else 65535.0)
     low, high = float(array.min()), float(array.max())
     if not 0 <= low <= high <= white:  # NaN neither
+        remedy = "set white to the largest value that there can be"
+        if low < 0:
+            remedy = "save it with a constant added, so that black is 0"
         raise UserError(
             f"{path}: found values from {low:g} to {high:g} of type {array.dtype}, expected 0 to "
-            f"{white:g}; set white to the largest value that there can be."
+            f"{white:g}; {remedy}."
         )
     return np.rint(array * (255 / white)).astype(np.uint8)
 
