@@ -1,4 +1,4 @@
-"""What training costs: the peak of memory."""
+"""What training costs: the seconds of a step, the peak of memory."""
 
 from pathlib import Path
 
@@ -6,6 +6,15 @@ import pytest
 import torch
 
 from dpmedbench import cost
+
+
+def test_steps_to_warm_up_do_not_count_where_there_are_others():
+    names = [f"step_seconds_{part}" for part in ("p10", "p50", "p90", "mean")]
+    found = cost.step_summary([9.0, 99.0, 999.0, *map(float, range(11))])
+    assert [found[name] for name in names] == pytest.approx([1.0, 5.0, 9.0, 5.0])
+    assert found["steps_measured"] == 11
+    few = cost.step_summary([1.0, 3.0])
+    assert (few["step_seconds_p50"], few["steps_measured"]) == (2.0, 2)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux only")
@@ -23,7 +32,11 @@ def test_the_peak_is_of_training_alone():
     peak.stop()
     del after
     assert peak.bytes["peak_gpu_bytes"] is None
-    assert peak.bytes["peak_host_bytes"] - found == pytest.approx(100e6, rel=0.2)
+    largest = peak.bytes["peak_host_bytes"]
+    assert largest - found == pytest.approx(100e6, rel=0.2)
+    peak.start()
+    peak.stop()
+    assert peak.bytes["peak_host_bytes"] == largest
 
 
 def test_a_system_that_does_not_tell_its_peak_has_one_all_the_same(monkeypatch):
