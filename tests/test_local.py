@@ -61,6 +61,19 @@ def test_training_and_validation_are_noisy_and_the_test_is_both(fold):
     assert data.digest != plain.digest
 
 
+def test_the_digest_tells_who_is_trained_and_who_is_validated_on(tmp_path):
+    """The same records in the same order, parted elsewhere: no checkpoint of one is the other's."""
+    source, names, found = written(tmp_path), [f"patient {k}" for k in range(8)], set()
+    with store.open_store(source) as opened:
+        for first in (4, 5):
+            path = tmp_path / f"{first}.csv"
+            lists = {"test": names[:2], "train": names[2:first], "val": names[first:]}
+            frame = splits.make(opened.patients, opened.sources, method="lists", lists=lists)
+            splits.write(frame, path, opened)
+            found.add(load(source, path, 0).digest)
+    assert len(found) == 2
+
+
 def test_noise_on_other_data_is_refused(fold, tmp_path):
     source, split_file, _ = fold
     (tmp_path / "other").mkdir()
