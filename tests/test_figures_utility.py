@@ -183,6 +183,8 @@ def test_a_setting_below_the_constant_predictor_is_dominated():
     settings, _ = pareto.settings(summary, given["privacy"])
     assert settings["dominated"].tolist() == (settings["value"] < 0.79).tolist()
     assert figures.numbers("pareto", **given).startswith("0 of 2 private settings")
+    assert "none is above constant" in said(figures.draw("pareto", **given))
+    assert "none is above constant" not in said(drawn("three_cells", "pareto"))
 
 
 def test_a_time_that_is_not_known_neither_wins_nor_loses():
