@@ -33,11 +33,14 @@ def test_a_tilde_in_a_path_is_the_home_folder(tmp_path, monkeypatch):
         config.check_paths(study)
 
 
-def test_a_path_with_nothing_there_is_one_sentence(tmp_path):
+def test_a_path_with_nothing_there_is_one_sentence(tmp_path, monkeypatch):
     config.check_paths(at(tmp_path))
     config.check_paths(at(tmp_path / "none", optional=True))
     with pytest.raises(UserError, match=r"datasets.mine.path: found '.*none', where there is noth"):
         config.check_paths(at(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"'none', where there is nothing as seen from {tmp_path}"):
+        config.check_paths(at("none"))
 
 
 @pytest.mark.parametrize("optional", [True, False])

@@ -216,7 +216,10 @@ def _check_path(key: str, path: str | None, optional: bool, expected: str) -> No
             f"{expected}, where you may read it"
         ) from None
     if absent and not optional:
-        raise UserError(f"config: {key}: found {path!r}, where there is nothing; give {expected}")
+        seen = "" if Path(path).is_absolute() else f" as seen from {Path.cwd()}"
+        raise UserError(
+            f"config: {key}: found {path!r}, where there is nothing{seen}; give {expected}"
+        )
 
 
 def _sentence(error: dict) -> str:
