@@ -222,6 +222,14 @@ def test_a_mistake_in_the_config_is_one_sentence_before_any_job(checkout, change
     checkout.write(TINY)
 
 
+@pytest.mark.parametrize("target", ["data/foo.h5", "networks/phantom_duke/foo.json"])
+def test_a_target_of_no_dataset_or_model_of_the_study_is_none(checkout, target):
+    code, said = checkout.run("--dry-run", f"results/tiny/{target}")
+    assert code == 1
+    assert f"No rule to produce results/tiny/{target}" in said
+    assert "Traceback" not in said
+
+
 def test_a_wrong_raw_file_is_one_sentence_and_no_output(checkout):
     raw = checkout.folder / "mine" / "2015_BOE_Chiu"
     raw.mkdir(parents=True)

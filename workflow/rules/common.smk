@@ -142,9 +142,9 @@ DERIVED = ("summary", "comparisons", "claims")
 
 
 wildcard_constraints:
-    dataset="[A-Za-z0-9_-]+",
-    model="[A-Za-z0-9_-]+",
-    mechanism="[A-Za-z0-9_-]+",
+    dataset="|".join(STUDY.datasets),
+    model="|".join(STUDY.models),
+    mechanism="|".join(STUDY.mechanisms),
     privacy="none|(sigma|eps|beta)[0-9.e+-]+",
     fold="[0-9]+",
     seed="[0-9]+",
