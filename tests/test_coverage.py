@@ -84,8 +84,8 @@ def test_the_table_of_the_documentation_has_every_engine_and_mode():
         if mechanisms.capabilities(engine).private
         for mode in mechanisms.capabilities(engine).modes
     ]
-    assert lines[2] == "| `bookkeeping` | `mix_opt` | yes | yes | yes | yes | yes | yes |"
-    assert lines[-1] == "| `opacus` | `ghost` | yes | yes | yes | - | - | - |"
+    assert "| `bookkeeping` | `mix_opt` | yes | yes | yes | yes | yes | yes |" in lines
+    assert "| `opacus` | `ghost` | yes | yes | yes | - | - | - |" in lines
 
 
 def test_an_engine_that_is_not_installed_is_left_out_with_the_line_that_installs_it(monkeypatch):
