@@ -115,13 +115,14 @@ def test_accuracy_has_the_published_shape_and_the_published_numbers():
 
 
 def test_the_rule_of_the_verdicts_is_said_whole():
-    """What Holm's correction is for, and that the interval counts beside p."""
+    """What Holm's correction is for, and that both tests count."""
     page = report.PAGES["comparisons"].caption
     figure = " ".join(figures.catalog()["paired_differences"].caption.split())
     assert "for all of one dataset, network and noise, scores and times apart" in page
     assert "for all comparisons of one network and noise" in figure
-    assert "p is below 0.05 and the interval leaves 0 out" in page
-    assert "and the interval leaves 0 out; hollow" in figure
+    larger = "of a paired permutation test and of Student's of the interval"
+    assert larger in page
+    assert larger in figure
 
 
 def test_a_run_without_classification_says_so(tmp_path):

@@ -150,6 +150,21 @@ def test_an_interval_over_runs_alone_is_student_s(confidence):
     assert found[1:] == pytest.approx(expected)
 
 
+def test_the_p_of_a_mean_is_that_of_its_interval():
+    values = np.array([0.3, 0.5, 0.1, 0.45])
+    frame = pd.DataFrame({"run": range(4), "value": values})
+    p = statistics.mean_test(frame, "value", ["run"], {"run": "run"})
+    assert p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    both = {"patient": "patient", "run": "run"}
+    frame = crossed(3, 8, 1).assign(value=lambda f: f["value"] + 0.05)
+    p = statistics.mean_test(frame, "value", ["patient", "run"], both)
+    ends = statistics.mean_interval(frame, "value", ["patient", "run"], both, 1 - p)[1:]
+    assert min(abs(end) for end in ends) == pytest.approx(0, abs=1e-9)
+    for constant, expected in ((0.0, 1.0), (0.5, 0.0)):
+        equal = frame.assign(value=constant)
+        assert statistics.mean_test(equal, "value", ["patient", "run"], both) == expected
+
+
 def test_runs_and_patients_add_up_with_the_freedom_of_satterthwaite():
     table = crossed(3, 30, 2)["value"].to_numpy().reshape(3, 30)
     variances = [stats.sem(table.mean(1)) ** 2, stats.sem(table.mean(0)) ** 2]

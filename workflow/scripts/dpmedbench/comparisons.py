@@ -34,7 +34,7 @@ COLUMNS = [
 ]
 FAMILY = ["dataset", "model", "privacy"]  # of comparisons that are corrected together
 LEVEL = 0.05
-TEST = "sign-flip permutation test"
+TEST = "sign-flip permutation test and Student's of the interval, the larger p"
 FEW = "too few pairs: no result could be separated from chance after the correction"
 ONE_SIDED = "patients left out of a run, where only one of the two has a score for them: {}"
 
@@ -50,12 +50,14 @@ def table(results: Results) -> pd.DataFrame:
 
     `difference` is `second` minus `first`, the mean over runs of the mean over patients; `low` and
     `high` are the ends of its 95 % interval over patients and runs (`statistics.interval`). `p` is
-    of a paired permutation test, `p_holm` that of Holm over all comparisons of either kind of one
-    dataset, network and noise: among what a mechanism is chosen. `verdict`: "higher" or "lower"
-    where `p_holm` is below 0.05 and the interval is without 0, "cannot be separated" where not, and
-    "single runs" where there is one run of each, which says nothing of the next. `note` says how
-    many patients only one of the two has a score for in a run of both, which leaves them out, and
-    where, beside the other p, no result of these pairs could have had a `p_holm` below 0.05.
+    the larger of that of a paired permutation test, which needs no normal distribution but takes
+    the luck of two trainings for a difference, and of Student's of the interval, which does
+    neither. `p_holm` is that of Holm over all comparisons of either kind of one dataset, network
+    and noise: among what a mechanism is chosen. `verdict`: "higher" or "lower" where `p_holm` is
+    below 0.05, "cannot be separated" where not, and "single runs" where there is one run of each,
+    which says nothing of the next. `note` says how many patients only one of the two has a score
+    for in a run of both, which leaves them out, and where, beside the other p, no result of these
+    pairs could have had a `p_holm` below 0.05.
     """
     by_patient = _values(results.test_scores, [*RUN, "patient"])
     seconds = results.cells.assign(score=results.cells["step_seconds"])
@@ -75,8 +77,8 @@ def table(results: Results) -> pd.DataFrame:
     separated = frame["p_holm"] < LEVEL
     verdicts = {
         SINGLE: frame["runs"] == 1,
-        HIGHER: separated & (frame["low"] > 0),
-        LOWER: separated & (frame["high"] < 0),
+        HIGHER: separated & (frame["difference"] > 0),
+        LOWER: separated & (frame["difference"] < 0),
     }
     return frame.assign(verdict=np.select(list(verdicts.values()), list(verdicts), UNCLEAR))
 
@@ -118,11 +120,12 @@ def _compared(
     of_run = frame.groupby("run")["part"].transform("size")
     of_unit = (frame["part"] / of_run).groupby(frame[unit]).sum()  # their sum: runs x difference
     runs = frame["run"].nunique()
-    value, low, high = frame["score"].mean(), math.nan, math.nan
+    value, low, high, p = frame["score"].mean(), math.nan, math.nan, math.nan
     if runs > 1:
         levels = list(dict.fromkeys((unit, "run")))
-        drawn = dict.fromkeys(levels, "patient") | {"run": "drawn"}
-        value, low, high = statistics.mean_interval(frame, "score", levels, drawn)
+        of = frame, "score", levels, dict.fromkeys(levels, "patient") | {"run": "drawn"}
+        value, low, high = statistics.mean_interval(*of)
+        p = float(np.maximum(statistics.paired_test(of_unit), statistics.mean_test(*of)))
     dataset, model, mechanism, privacy = second
     return {
         "dataset": dataset,
@@ -134,7 +137,7 @@ def _compared(
         "difference": value,
         "low": low,
         "high": high,
-        "p": statistics.paired_test(of_unit) if runs > 1 else math.nan,
+        "p": p,
         "pairs": len(of_unit),
         "runs": runs,
         "test": TEST,

@@ -45,20 +45,9 @@ def interval(
     A unit counts where the statistic has a value of it; what cannot be left out, because the rest
     defines no value, stays in.
     """
-    everything = [np.ones((1, len(kind))) for kind in units]
-    point = statistic(*everything)[..., 0]
-    found = [
-        _left_out(statistic, everything, number, kind % BLOCKS)
-        for number, kind in enumerate(units)
-        if kind.max() > 0
-    ]
-    if not found:
-        return point * np.nan, point * np.nan
-    variance = sum(of_kind for of_kind, _ in found)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        freedom = variance**2 / sum(of_kind**2 / (known - 1) for of_kind, known in found)
-    reach = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance)
-    reach = np.where(variance == 0, 0, reach)
+    point, error, freedom = _error(statistic, units)
+    reach = stats.t.ppf((1 + confidence) / 2, freedom) * error
+    reach = np.where(error == 0, 0, reach)
     return point - reach, point + reach
 
 
@@ -80,26 +69,21 @@ def mean_interval(
 
     The ends are NaN where no column of `units` names two.
     """
-    units = {level: level for level in levels} if units is None else units
-    codes = [pd.factorize(frame[level], sort=True)[0] for level in levels]
-    shape = tuple(code.max() + 1 for code in codes)
-    cell = np.ravel_multi_index(codes, shape)
-    rows = np.bincount(cell, minlength=math.prod(shape))
-    total = np.bincount(cell, frame[value].to_numpy(float), len(rows))
-    table = np.where(rows > 0, total / np.maximum(rows, 1), np.nan).reshape(1, *shape)
-    of_level = dict(zip(levels, codes, strict=True))
-    drawn = [_of_each(of_level[level], frame[name]) for level, name in units.items()]
-
-    def mean(*weights: np.ndarray) -> np.ndarray:
-        given = dict(zip(units, weights, strict=True))
-        found = table
-        for level, size in zip(levels, shape, strict=True):
-            found = means.weighted("bn...,bn->b...", found, given.get(level, np.ones((1, size))))
-        return found
-
+    mean, drawn = _mean(frame, value, levels, units)
     point = mean(*(np.ones((1, len(kind))) for kind in drawn)).item()
     low, high = interval(mean, drawn, confidence)
     return point, float(low), float(high)
+
+
+def mean_test(
+    frame: pd.DataFrame, value: str, levels: Sequence[str], units: Mapping[str, str]
+) -> float:
+    """Two-sided p of "the mean of `mean_interval` is 0", below 0.05 where its interval is without;
+    NaN where it has none."""
+    point, error, freedom = _error(*_mean(frame, value, levels, units))
+    if error == 0:
+        return float(point == 0)
+    return float(2 * stats.t.sf(abs(point) / error, freedom))
 
 
 def largest_mean(frame: pd.DataFrame, value: str, group: str) -> tuple[float, float, float]:
@@ -196,6 +180,50 @@ def slope(
     fit = sm.OLS(frame[value].to_numpy(float), np.column_stack([frame[over], intercepts])).fit()
     low, high = fit.conf_int(alpha=1 - confidence)[0] if fit.df_resid > 0 else (math.nan, math.nan)
     return float(fit.params[0]), float(low), float(high)
+
+
+def _mean(
+    frame: pd.DataFrame, value: str, levels: Sequence[str], units: Mapping[str, str] | None
+) -> tuple[Callable[..., np.ndarray], list[np.ndarray]]:
+    """The statistic and the units of `mean_interval`, as `interval` takes them."""
+    units = {level: level for level in levels} if units is None else units
+    codes = [pd.factorize(frame[level], sort=True)[0] for level in levels]
+    shape = tuple(code.max() + 1 for code in codes)
+    cell = np.ravel_multi_index(codes, shape)
+    rows = np.bincount(cell, minlength=math.prod(shape))
+    total = np.bincount(cell, frame[value].to_numpy(float), len(rows))
+    table = np.where(rows > 0, total / np.maximum(rows, 1), np.nan).reshape(1, *shape)
+    of_level = dict(zip(levels, codes, strict=True))
+    drawn = [_of_each(of_level[level], frame[name]) for level, name in units.items()]
+
+    def mean(*weights: np.ndarray) -> np.ndarray:
+        given = dict(zip(units, weights, strict=True))
+        found = table
+        for level, size in zip(levels, shape, strict=True):
+            found = means.weighted("bn...,bn->b...", found, given.get(level, np.ones((1, size))))
+        return found
+
+    return mean, drawn
+
+
+def _error(
+    statistic: Callable[..., np.ndarray], units: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A statistic, its standard error and the degrees of freedom, NaN where no kind has two
+    units."""
+    everything = [np.ones((1, len(kind))) for kind in units]
+    point = statistic(*everything)[..., 0]
+    found = [
+        _left_out(statistic, everything, number, kind % BLOCKS)
+        for number, kind in enumerate(units)
+        if kind.max() > 0
+    ]
+    if not found:
+        return point, point * np.nan, point * np.nan
+    variance = sum(of_kind for of_kind, _ in found)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        freedom = variance**2 / sum(of_kind**2 / (known - 1) for of_kind, known in found)
+    return point, np.sqrt(variance), freedom
 
 
 def _left_out(

@@ -3,8 +3,8 @@
 How much better or worse the second mechanism of a pair scores than the first on the same test
 patients of {dataset}, after training with the same folds and seeds and at the same noise ({noise});
 training without privacy has none and is compared at each. Whiskers: 95 % intervals over patients
-and runs. Filled: p of a paired permutation test is below 0.05 after Holm's correction for all
-comparisons of one network and noise, and the interval leaves 0 out; hollow: one of the two is not.
+and runs. Filled: p, the larger of a paired permutation test and of Student's of the interval, is
+below 0.05 after Holm's correction for all comparisons of one network and noise; hollow: it is not.
 The words at the right sum a row up. "Cannot be separated" does not say that two mechanisms are
 equal: with few test patients hardly any difference can be separated. Single runs (crosses) have no
 interval and no verdict, because another seed may turn them round.

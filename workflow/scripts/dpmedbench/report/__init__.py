@@ -80,10 +80,10 @@ PAGES = {
             "comparisons",
             "Mechanisms compared in pairs",
             "Second minus first, on the same patients (times: in the same runs), with its 95 % "
-            "interval; p of a paired permutation test after Holm's correction for all of one "
-            "dataset, network and noise, scores and times apart. The second is higher or lower "
-            "where p is below 0.05 and the interval leaves 0 out; else the two cannot be "
-            "separated, which does not mean that they are equal. Single runs have neither "
+            "interval; the larger p of a paired permutation test and of Student's of the interval, "
+            "after Holm's correction for all of one dataset, network and noise, scores and times "
+            "apart. The second is higher or lower where that p is below 0.05; else the two cannot "
+            "be separated, which does not mean that they are equal. Single runs have neither "
             "interval nor p.",
             ("comparisons",),
         ),
