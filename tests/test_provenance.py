@@ -214,7 +214,7 @@ def test_the_manifest_names_versions_and_commit():
     assert found["commit"] is None or len(found["commit"].removesuffix("-dirty")) == 40
 
 
-def test_the_commit_is_named_whatever_is_tagged(tmp_path, monkeypatch):
+def test_the_commit_is_that_of_the_code_whatever_is_tagged_or_lies_above(tmp_path, monkeypatch):
     def git(*arguments):
         command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
         return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
@@ -226,3 +226,6 @@ def test_the_commit_is_named_whatever_is_tagged(tmp_path, monkeypatch):
     assert provenance.commit() == found
     (tmp_path / "code.py").write_text("changed")
     assert provenance.commit() == f"{found}-dirty"
+    (tmp_path / "unpacked").mkdir()
+    monkeypatch.setattr(provenance, "ROOT", tmp_path / "unpacked")
+    assert provenance.commit() is None  # not that of the folder above
