@@ -57,6 +57,12 @@ def test_the_profiles_agree_in_what_is_not_of_the_cluster():
     assert {key: SLURM.get(key) for key in shared} == {key: DEFAULT[key] for key in shared}
 
 
+def test_split_files_of_the_largest_dataset_are_compared_by_content():
+    """Chest X-ray in ten folds; by time, a split that is drawn again would train all cells anew."""
+    line = "0,train,person1000_bacteria,1000,train/PNEUMONIA/person1000_bacteria_2931.jpeg\n"
+    assert 10 * 5856 * len(line) < DEFAULT["max-checksum-file-size"]
+
+
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
     """{(rule, attempt): its resources} as a dry run tells them, once there are data.
