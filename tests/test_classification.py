@@ -243,7 +243,7 @@ def trained(folder, mechanism=None, task=None, execution=EXECUTION, **options):
 
 
 def test_ordinary_training_learns_and_records_every_part(tmp_path):
-    cell = trained(tmp_path, epochs=10)
+    cell = trained(tmp_path, epochs=30)
     first, last = cell.history[0], cell.history[-1]
     assert last["train_loss"] < 0.5 * first["train_loss"]
     for part in ("train", "val", "test"):

@@ -302,13 +302,13 @@ FOLDS = [[1, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1]]
 
 
 def in_two_folds(frame):
-    """p0 to p2 are tested in fold 0, the others in fold 1; in fold 0 p0 alone has the last class."""
+    """p0 to p2 are tested in fold 0, the others in fold 1."""
     fold = (frame["patient"] > "p2").astype(int)
     return frame.assign(fold=fold, seed=0)
 
 
 def test_whose_class_nobody_else_has_in_the_fold_is_not_left_out():
-    """The mean over the other folds is what the study finds without a fold, not without a patient."""
+    """The mean over the other folds is of the study without a fold, not without a patient."""
     frame = in_two_folds(dice(patients=6, runs=1))
     last = (frame["class"] == 2) & frame["patient"].isin(("p1", "p2"))
     frame.loc[last, [*evaluation.SEGMENTED]] = np.nan

@@ -62,7 +62,7 @@ def test_out_of_memory_halves_the_physical_batch(tmp_path, mechanism, monkeypatc
 
 
 def test_memory_that_runs_out_later_costs_the_epochs_since_the_checkpoint(tmp_path, monkeypatch):
-    small_memory(monkeypatch, 2, first_step=5)
+    small_memory(monkeypatch, 2, first_step=4)
     found = within_memory(tmp_path / "a", BOOKKEEPING)
     assert [row["physical_batch_size"] for row in found.history] == [4, 2, 2]
     monkeypatch.undo()
