@@ -76,6 +76,25 @@ def test_a_residual_block_is_told_by_its_addition():
     assert set(added.values()) == {0, 1}
 
 
+def test_a_block_that_the_image_does_not_reach_counts_as_reading_it(tmp_path):
+    """Such as an embedding of positions."""
+
+    class Places(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.place, self.last = torch.nn.Embedding(8, 8), torch.nn.Conv2d(1, 2, 1)
+
+        def forward(self, images):
+            return self.last(images + self.place(torch.arange(8).expand(len(images), 1, 8)))
+
+    with torch.device("meta"):
+        found = architecture.describe(Places(), (1, 8, 8))
+    path = tmp_path / "places.json"
+    path.write_text(json.dumps({"network": "places", "model": "places"} | found))
+    assert [block.inputs for block in blocks.read(path).blocks] == [["input"], ["input", "place"]]
+    figures.draw("network", networks=[path])
+
+
 def test_no_hook_is_left_behind():
     model, found = described("unet", features=[8, 16])
     with torch.device("meta"):

@@ -86,7 +86,7 @@ def _watch(name: str, block: torch.nn.Module, blocks: dict[str, dict], flow: _Fl
         origins = {source: None for tensor in _tensors(inputs) for source in _origins(tensor)}
         blocks[name] = {
             "name": name,
-            "inputs": list(origins),
+            "inputs": list(origins) or [INPUT],  # of an embedding of places: they are the image's
             "output": None,
             "parameters": sum(p.numel() for p in block.parameters() if p.requires_grad),
             "additions": 0,
