@@ -193,7 +193,7 @@ def test_times_and_memory_are_compared_on_one_device(name):
     make, supporting, *_ = CASES[name]
     found = make(lambda run: supporting)
     expected = BY_ID[name].row(found)["value"]
-    measured = ["step_seconds", "epoch_seconds", "peak_bytes"]
+    measured = ["step_seconds", "epoch_seconds", "peak_gpu_bytes"]
     found.cells.loc[found.cells.index[-1], ["device", *measured]] = "another", 99.0, 99.0, 99.0
     assert BY_ID[name].row(found)["value"] == pytest.approx(expected)
     found.cells["device"] = [f"device {n}" for n in range(len(found.cells))]

@@ -107,6 +107,20 @@ def test_the_finding_names_the_published_mode_that_was_fastest_in_each_run():
     assert BY_ID["engines.time_fastdp"].row(made(cells))["value"] == pytest.approx(5.0)
 
 
+@pytest.mark.parametrize("name", ["memory", "leaner", "saving"])
+def test_memory_of_a_whole_process_decides_no_claim(name, tmp_path):
+    """Its libraries bring every ratio closer to 1."""
+    folders = made_up.write(tmp_path / "cells", made_up.grid(), 2, images=1)
+    read = results.read(write_tables(folders, tmp_path), {})
+    assert read.cells["peak_bytes"].notna().all()
+    assert read.cells["peak_gpu_bytes"].isna().all()
+    assert "peak_gpu_bytes" not in read.numbers
+    make, supporting, *_ = CASES[f"engines.{name}_bookkeeping"]
+    found = make(lambda run: supporting)
+    found.cells["peak_gpu_bytes"] = float("nan")
+    assert BY_ID[f"engines.{name}_bookkeeping"].row(found)["verdict"] == NOT_RUN
+
+
 def test_accuracy_is_the_published_one_and_the_balanced_one_stands_beside_it():
     """A model that learns to answer one class alone falls to 0.5 where the other falls to 0.6."""
     falling = [

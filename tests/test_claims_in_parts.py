@@ -179,7 +179,7 @@ def test_the_highest_loss_of_one_ordinary_training_has_no_interval():
 def test_the_largest_saving_is_that_of_one_setting():
     peaks = {"unet": (7.0, 12.0), "nested_unet": (9.0, 9.0)}
     cells = [
-        cell(way, run, 1.0, model, peak_bytes=peak)
+        cell(way, run, 1.0, model, peak_gpu_bytes=peak)
         for model, of_runs in peaks.items()
         for run, rival in enumerate(of_runs)
         for way, peak in (("flat", rival), ("book_keeping", 1.0))

@@ -121,14 +121,14 @@ CASES = {
     "local_dp.below_test_accuracy": (one_case, 0.2, -0.2, (-0.2, 0.2)),
     **{
         f"engines.{name}_{engine}": (pair("ordinary", way, metric), 1.1, 1.5, (1.0, 1.5))
-        for name, metric in (("time", "step_seconds"), ("memory", "peak_bytes"))
+        for name, metric in (("time", "step_seconds"), ("memory", "peak_gpu_bytes"))
         for engine, way in BY_ENGINE.items()
     },
     **{
         f"engines.{name}_{engine}": (pair(way, "flat", metric), *effects)
         for name, metric, *effects in (
             ("faster", "step_seconds", 1.5, 0.8, (0.5, 2.0)),
-            ("leaner", "peak_bytes", 1.5, 0.8, (0.5, 2.0)),
+            ("leaner", "peak_gpu_bytes", 1.5, 0.8, (0.5, 2.0)),
             ("speed", "step_seconds", 2.0, 1.2, (0.5, 3.0)),
         )
         for engine, way in BY_ENGINE.items()

@@ -31,7 +31,7 @@ COUNTS = {"images": 1, "present": 1, **dict.fromkeys(evaluation.DISTANCES.values
 METRICS = (
     *("train_loss", "val_loss", "mean_val_loss", "train_accuracy_best", "test_accuracy_best"),
     *("val_pixel_accuracy", "first_val_pixel_accuracy", "first_epsilon"),
-    *("step_seconds", "epoch_seconds", "peak_bytes"),
+    *("step_seconds", "epoch_seconds", "peak_gpu_bytes"),
 )
 
 
@@ -238,8 +238,8 @@ def most_saved(way):
 
     def of(effect):
         cells = [cell(way, run, 1.0) for run in range(RUNS)]
-        cells += [cell("flat", run, 1.0, peak_bytes=effect(run)) for run in range(RUNS)]
-        cells += [cell("ghost_clip", run, 1.0, peak_bytes=1.01) for run in range(RUNS)]
+        cells += [cell("flat", run, 1.0, peak_gpu_bytes=effect(run)) for run in range(RUNS)]
+        cells += [cell("ghost_clip", run, 1.0, peak_gpu_bytes=1.01) for run in range(RUNS)]
         return made(cells)
 
     return of

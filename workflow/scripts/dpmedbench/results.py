@@ -28,7 +28,7 @@ TRAITS = [
 ALWAYS = "constant_test_accuracy"  # of images, in any epoch
 PLAN = ("epsilon", "epsilon_prv", "epochs", "num_records", "sampling", "delta")
 # "published": the loader of a dataset that is not generated, which tells what is published of it
-ABOUT = ("published", *PLAN, "first_epsilon", "batch_size", "device", ALWAYS)
+ABOUT = ("published", *PLAN, "first_epsilon", "batch_size", "device", "peak_gpu_bytes", ALWAYS)
 LAST = (
     "train_loss",
     "val_loss",
@@ -152,7 +152,7 @@ def _cells(paths: Mapping[str, str | Path], scores: pd.DataFrame) -> pd.DataFram
     cost = tables.read(paths["cost"])
     gpu = cost["peak_gpu_bytes"].astype(float)
     cost["peak_bytes"] = gpu.where(gpu.notna(), cost["peak_host_bytes"])
-    measured = ["batch_size", "device", *MEASURED.values(), "peak_bytes"]
+    measured = ["batch_size", "device", *MEASURED.values(), "peak_bytes", "peak_gpu_bytes"]
     cost = cost.rename(columns=MEASURED)[[*CELL, *measured]]
     cells = privacy[[*CELL, *TRAITS, *PLAN]].merge(cost, on=CELL)
     cells = cells.merge(_last(paths["history"]), on=CELL)

@@ -34,13 +34,13 @@ def time(engine: str, results: Results) -> Finding | None:
 @claim(
     "Book-Keeping, conclusion: space complexity",
     "Book-Keeping ({}) takes about as much memory as ordinary training.",
-    f"Peak memory of {OWN.format('{}', 'leanest')} over that of ordinary training of the same "
-    "network on the same device, geometric mean over settings; about as much means below 1.2.",
+    f"Peak memory on a GPU of {OWN.format('{}', 'leanest')} over that of ordinary training of the "
+    "same network, geometric mean over settings; about as much means below 1.2.",
     ENGINES,
 )
 def memory(engine: str, results: Results) -> Finding | None:
     words = "Book-Keeping ({}) takes {{}} times the memory of ordinary training."
-    return _like_ordinary(engine, results, "peak_bytes", words)
+    return _like_ordinary(engine, results, "peak_gpu_bytes", words)
 
 
 @claim(
@@ -58,13 +58,13 @@ def faster(engine: str, results: Results) -> Finding | None:
 @claim(
     "Book-Keeping, abstract",
     "Book-Keeping ({}) takes less memory than Opacus, FastGradClip and GhostClip.",
-    f"Peak memory of the leanest of the three over that of {OWN.format('{}', 'leanest')} at the "
-    "same dataset, network and noise on the same device, geometric mean over settings.",
+    f"Peak memory on a GPU of the leanest of the three over that of {OWN.format('{}', 'leanest')} "
+    "at the same dataset, network and noise, geometric mean over settings.",
     ENGINES,
 )
 def leaner(engine: str, results: Results) -> Finding | None:
     words = "The leanest of them ({}) takes {{}} times the memory of Book-Keeping ({})."
-    return _like_rivals(engine, results, "peak_bytes", words)
+    return _like_rivals(engine, results, "peak_gpu_bytes", words)
 
 
 @claim(
@@ -84,13 +84,13 @@ def speed(engine: str, results: Results) -> Finding | None:
 @claim(
     CITED,
     "Book-Keeping ({}) saves up to 10 times the memory of implementations before it.",
-    "Peak memory of each flat mode of Opacus, FastGradClip and GhostClip over that of "
-    f"{OWN.format('{}', 'leanest')} at the same dataset, network and noise on the same device, in "
-    "the setting where it is largest, mean and range over runs; up to 10 times means above 8.",
+    "Peak memory on a GPU of each flat mode of Opacus, FastGradClip and GhostClip over that of "
+    f"{OWN.format('{}', 'leanest')} at the same dataset, network and noise, in the setting where "
+    "it is largest, mean and range over runs; up to 10 times means above 8.",
     ENGINES,
 )
 def saving(engine: str, results: Results) -> Finding | None:
-    pairs = _before(engine, results, "peak_bytes")
+    pairs = _before(engine, results, "peak_gpu_bytes")
     ratios = (pairs["second"] / pairs["first"]).groupby(pairs["setting"])
     settings = ratios.agg(["mean", "min", "max"])  # memory has hardly any chance in it
     found = None
