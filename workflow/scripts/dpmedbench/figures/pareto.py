@@ -66,7 +66,7 @@ def draw(summary: pd.DataFrame, privacy: pd.DataFrame) -> Figure:
         axes.set_title(wording.name(model))
         axes.set_ylabel(utility.label(points))
         rows = [_row(number, row, palette.colours(points), unit) for number, row in named.items()]
-        rows = rows or [["", "none is above constant", "", "", ""]]
+        rows = rows or [["", "", "none is above constant", "", "", ""]]
         text_table.write(table, HEADS, rows, WIDTHS, least=style.PANEL_HEIGHT - 0.3)
     style.legend(figure, sections, below=True)
     style.headline(figure, summary, utility.interval_note(points), "dashed: constant predictor")
