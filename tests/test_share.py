@@ -132,7 +132,7 @@ def test_the_scores_say_what_covers_whom(study, tmp_path):
     assert len(rows) == 2 * (1 + len(KEPT))
     epsilon = json.loads((folders[PRIVATE] / "privacy.json").read_text())["epsilon"]
     told = rows["training_patients"]
-    assert told["private", "dice"] == f"epsilon {2 * epsilon:.4g} at delta 2e-05"
+    assert told["private", "dice"] == f"epsilon {disclosure.at_least(2 * epsilon)} at delta 2e-05"
     assert told["ordinary", "dice"] == "not covered: it is not private"
     assert told["on_noise", "dice"].endswith("not on their labels")
     assert told["chosen", "dice"].endswith("validation patients")
@@ -147,8 +147,9 @@ def test_the_readme_counts_what_leaves_and_what_stays(study, tmp_path):
     share.pack(tmp_path / "share.zip", folders, table, None)
     text = packed(tmp_path / "share.zip")["README.md"].decode()
     epsilon = json.loads((folders[PRIVATE] / "privacy.json").read_text())["epsilon"]
-    assert f"- {PRIVATE}: epsilon {epsilon:.4g} at delta 1e-05 (image, add_remove, prv)" in text
-    assert f"- duke (2): at most epsilon {2 * epsilon:.4g} at delta 2e-05" in text
+    once, twice = disclosure.at_least(epsilon), disclosure.at_least(2 * epsilon)
+    assert f"- {PRIVATE}: epsilon {once} at delta 1e-05 (image, add_remove, prv)" in text
+    assert f"- duke (2): at most epsilon {twice} at delta 2e-05" in text
     assert text.count("- weights of cells (2): ") == len(KEPT)
     assert f"classes or of fewer than 5 patients ({3 * (1 + len(KEPT))});" in text
 
@@ -223,6 +224,8 @@ def test_a_shuffled_epoch_has_no_approximation():
 
 def test_the_manifest_says_of_every_file_what_covers_it():
     assert disclosure.note(SETTINGS, 3.0)["model.safetensors"].startswith("covered by epsilon 3")
+    for epsilon, told in ((3.0, "3"), (7.99612, "7.997"), (12.341, "12.35"), (0.10001, "0.1001")):
+        assert disclosure.at_least(epsilon) == told  # never less than was spent
     for name, change in KEPT.items():
         note = disclosure.note(SETTINGS | change, None if name == "ordinary" else 3.0)
         assert note["model.safetensors"].startswith("not covered: ")

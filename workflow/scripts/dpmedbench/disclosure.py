@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import ROUND_CEILING, Context
 
 from dpmedbench import mechanisms, pretrained
 from dpmedbench.privacy import accounting
@@ -46,8 +47,13 @@ def uncovered(settings: Mapping, epsilon: float | None) -> str | None:
     return None
 
 
+def at_least(epsilon: float) -> str:
+    """`epsilon` in four digits, rounded up: what is promised is never less than was spent."""
+    return f"{float(Context(4, ROUND_CEILING).create_decimal(repr(float(epsilon)))):.4g}"
+
+
 def note(settings: Mapping, epsilon: float | None) -> dict[str, str]:
     """What of each file of a cell is private, in words, for its manifest."""
     why = uncovered(settings, epsilon)
-    covered = f"covered by epsilon {epsilon:.4g}, see privacy.json" if why is None else None
+    covered = f"covered by epsilon {at_least(epsilon)}, see privacy.json" if why is None else None
     return {MODEL: covered or f"not covered: {why}"} | FILES

@@ -122,7 +122,7 @@ def _covered(cells: list[dict]) -> str:
 def _together(promises: list[dict]) -> str:
     """What covers several models of the same patients: the sums, by basic composition."""
     epsilon, delta = (sum(promise[name] for promise in promises) for name in ("epsilon", "delta"))
-    return f"epsilon {epsilon:.4g} at delta {delta:.4g}"
+    return f"epsilon {disclosure.at_least(epsilon)} at delta {delta:.4g}"
 
 
 def _patients(scores: pd.DataFrame, key: str) -> pd.DataFrame:
