@@ -46,7 +46,7 @@ def feed(engine, losses, inputs, targets, split=100):
 def same(found, expected):
     """Of each tensor to 1e-9; where its gradients cancel out, to 1e-8 of all tensors.
 
-    Automatic clipping makes up to a hundred times as much of what rounding leaves of such gradients.
+    Automatic clipping makes up to a hundred times as much of what rounding leaves of them.
     """
     whole = torch.cat([total.flatten() for total in expected]).norm()
     for ours, theirs in zip(found, expected, strict=True):
