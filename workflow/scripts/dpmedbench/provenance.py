@@ -151,7 +151,8 @@ def manifest() -> dict:
 def commit() -> str | None:
     """The git commit of the code, with "-dirty" where files differ; None outside a checkout."""
     options = "--always --dirty --abbrev=40 --exclude=*"  # not the name of a tag
-    own = os.environ | {"GIT_CEILING_DIRECTORIES": str(ROOT.parent)}  # of no folder above
+    above = ROOT.resolve().parents[3]  # what the checkout lies in, and is not asked
+    own = os.environ | {"GIT_CEILING_DIRECTORIES": str(above)}
     try:
         return subprocess.run(
             ["git", "-C", str(ROOT), "describe", *options.split()],
