@@ -116,7 +116,7 @@ def test_a_network_that_was_not_measured_leaves_the_others_their_ticks(tmp_path)
     ).to_parquet(tmp_path / "engines.parquet")
     figure = figures.draw("cost", **inputs | {"benchmark": [tmp_path / "engines.parquet"]})
     measured, empty = figure.axes[2], figure.axes[5]
-    assert 1 in measured.get_xticks()
+    assert measured.get_xticks().tolist() == [0, 0.5, 1, 1.5]  # no axis has these by itself
     assert "not measured" in empty.texts[0].get_text()
     assert not empty.get_lines()
 

@@ -80,16 +80,8 @@ class Inherited(torch.optim.SGD):
 
 def test_an_optimizer_that_steps_twice_is_refused():
     """Torch runs its hooks for both, and the second would put noise in the place of the sums."""
-    model = network()
-    torch.optim.SGD(model.parameters())  # its class has hooks from its first instance on
-    model, optimizer, criterion, loader = PrivacyEngine().make_private(
-        module=model,
-        optimizer=Inherited(model.parameters(), lr=0.1),
-        criterion=nn.CrossEntropyLoss(),
-        data_loader=DataLoader(TensorDataset(*data()), batch_size=8),
-        noise_multiplier=1.0,
-        max_grad_norm=1.0,
-    )
+    torch.optim.SGD(network().parameters())  # its class has hooks from its first instance on
+    model, optimizer, criterion, loader = private(optimizer=Inherited, noise_multiplier=1.0)
     before = [p.detach().clone() for p in model.parameters()]
     backward(model, criterion, next(iter(loader)))
     with pytest.raises(UserError, match="calls that of its base class"):

@@ -333,15 +333,7 @@ def test_no_noise_is_calibrated_to_an_approximation():
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.LBFGS])
 def test_a_closure_is_refused(optimizer):
     """It would compute gradients after the noise was added."""
-    model = network()
-    model, made, criterion, loader = PrivacyEngine().make_private(
-        module=model,
-        optimizer=optimizer(model.parameters(), lr=0.1),
-        criterion=nn.CrossEntropyLoss(),
-        data_loader=DataLoader(TensorDataset(*data()), batch_size=8),
-        noise_multiplier=1.0,
-        max_grad_norm=1.0,
-    )
+    model, made, criterion, loader = private(optimizer=optimizer, lr=0.1, noise_multiplier=1.0)
     images, labels = next(iter(loader))
 
     def closure():

@@ -18,13 +18,22 @@ def data(records=24):
     return images, torch.randint(3, (records,), generator=random)
 
 
-def private(model=None, criterion=None, lr=1.0, batch_size=8, records=24, engine=None, **options):
+def private(
+    model=None,
+    criterion=None,
+    lr=1.0,
+    batch_size=8,
+    records=24,
+    engine=None,
+    optimizer=torch.optim.SGD,
+    **options,
+):
     model = model or network()
     loader = DataLoader(TensorDataset(*data(records)), batch_size=batch_size)
     arguments = {"noise_multiplier": 0.0, "max_grad_norm": 0.5, "seed": 3} | options
     return (engine or PrivacyEngine()).make_private(
         module=model,
-        optimizer=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=lr),
+        optimizer=optimizer([p for p in model.parameters() if p.requires_grad], lr=lr),
         criterion=criterion or nn.CrossEntropyLoss(),
         data_loader=loader,
         **arguments,
